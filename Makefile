@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each builds .venv from the lock file by itself.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+# one thread for BLAS: many small problems, run side by side
+export OPENBLAS_NUM_THREADS := 1
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: demo test lint types check calibration references synthetic bench lock clean
+
+demo: $(STAMP)
+	$(BIN)/trialkit demo -o demo --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "trialkit needs Python 3.11, 3.12 or 3.13 (with venv); none was found. Name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+# the slower tier: stored results in tests/calibration/results/ are made again and compared
+calibration: $(STAMP)
+	$(BIN)/python -m pytest -m slow tests/calibration
+
+# the shipped data sets, made again from their scenario
+synthetic: $(STAMP)
+	$(BIN)/python synthetic_data/generate.py
+
+bench: $(STAMP)
+	for b in benchmarks/bench_*.py; do $(BIN)/python $$b || exit 1; done
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache

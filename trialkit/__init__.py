@@ -1,0 +1,54 @@
+"""trialkit: cluster-randomised trials from site list to published table.
+
+The names below are the whole public surface; each is loaded when it is first used (PEP 562), so that
+``import trialkit`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    # the declared trial
+    "TrialDesign": "trialkit.design",
+    # allocation
+    "exact": "trialkit.allocation",
+    "exact_if_possible": "trialkit.allocation",
+    "nearest": "trialkit.allocation",
+    "match_pairs": "trialkit.allocation",
+    "within_pairs": "trialkit.allocation",
+    "verify": "trialkit.allocation",
+    # power
+    "power": "trialkit.power",
+    "sample_size": "trialkit.power",
+    "detectable_effect": "trialkit.power",
+    "estimate_icc": "trialkit.power",
+    # analysis
+    "impute": "trialkit.imputation",
+    "pool": "trialkit.imputation",
+    "itt": "trialkit.itt",
+    "fit_mixed": "trialkit.itt",
+    # simulation
+    "Scenario": "trialkit.simulation",
+    "simulate": "trialkit.simulation",
+    "check": "trialkit.simulation",
+    # report
+    "report": "trialkit.report",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'trialkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
