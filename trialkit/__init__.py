@@ -6,8 +6,10 @@ The names below are the whole public surface; each is loaded when it is first us
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,22 @@ _HOME = {
 }
 
 __all__ = ["__version__", *_HOME]
+
+
+class _Package(ModuleType):
+    """Keeps the verbs that share a room's name: ``tk.power`` is the function, though ``trialkit.power`` is a package too.
+
+    Python binds a submodule to its parent when it is first imported, which would hide the verb; that one
+    binding is declined. ``from trialkit.power import ...`` works as ever.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOME and isinstance(value, ModuleType):
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

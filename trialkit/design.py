@@ -1,0 +1,422 @@
+"""The declared trial: what each column is, the arms, the outcomes, and every choice of the analysis.
+
+A `TrialDesign` is written once, before the data, as TOML; it is checked when it is made, so that an object
+that exists is an object that is right. A key that does not exist is refused with the nearest right one.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from trialkit.door import DesignError, InputError, nearest_word, sha256_bytes
+
+Rank = Literal["primary", "secondary", "exploratory"]
+OutcomeType = Literal["continuous", "count", "binary", "ordinal"]
+CovariateType = Literal["continuous", "binary", "ordinal", "categorical"]
+Inference = Literal["kenward-roger", "satterthwaite"]
+Multiplicity = Literal["none", "bonferroni", "holm", "hommel", "hochberg", "fdr_bh", "fixed-sequence"]
+
+
+class Block(BaseModel):
+    """A part of the design: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class Trial(Block):
+    """What the trial is called."""
+
+    title: str = "Cluster-randomised trial"
+    registration: str = ""
+
+
+class Columns(Block):
+    """Which column of the participants' table is what.
+
+    `rater` names the column that says which kind of person a row is (``role``: peer or supervisor); without
+    it everybody answers every outcome. `pair` is needed only when pairs enter the analysis.
+    """
+
+    person: str = "person"
+    site: str = "site"
+    pair: str | None = None
+    arm: str = "arm"
+    rater: str | None = None
+
+
+class Arms(Block):
+    """The two arms' values in the arm column; effects are `intervention` minus `reference`."""
+
+    reference: str = "control"
+    intervention: str = "intervention"
+
+    @model_validator(mode="after")
+    def _differ(self) -> Arms:
+        if self.reference == self.intervention:
+            raise ValueError(f"reference and intervention are both {self.reference!r}; they must differ")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """(reference, intervention)."""
+        return (self.reference, self.intervention)
+
+
+class Outcome(Block):
+    """One outcome: `name` is its follow-up column, `baseline` its baseline column (default ``name_0``).
+
+    `direction` says which way is better; `family` groups outcomes whose p-values are adjusted together
+    (default: the rank); `items` lists the columns a scale score is the mean of.
+    """
+
+    name: str
+    label: str = ""
+    level: str = "person"
+    rank: Rank = "secondary"
+    rater: str | None = None
+    direction: Literal["higher", "lower"] = "higher"
+    baseline: str | None = None
+    has_baseline: bool = True
+    type: OutcomeType = "continuous"
+    family: str = ""
+    items: tuple[str, ...] = ()
+    planted: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("name"), str):
+            data = dict(data)
+            data["label"] = data.get("label") or data["name"].replace("_", " ")
+            if data.get("has_baseline", True):
+                data["baseline"] = data.get("baseline") or f"{data['name']}_0"
+            elif data.get("baseline"):
+                raise ValueError("has_baseline is false, yet a baseline column is named")
+            data["family"] = data.get("family") or data.get("rank", "secondary")
+        return data
+
+
+class Covariate(Block):
+    """A covariate of every model; `levels` fixes the order, the first being the reference."""
+
+    name: str
+    type: CovariateType = "continuous"
+    levels: tuple[str, ...] | None = None
+
+
+class Estimand(Block):
+    """What is estimated: ICH E9(R1)'s five attributes and the weighting of people and sites."""
+
+    population: str = "all randomised"
+    treatments: str = "intervention against control"
+    endpoint: str = "the outcome at follow-up"
+    summary: str = "standardised mean difference (Cohen's d)"
+    weighting: Literal["participant-average", "cluster-average", "model-based"] = "model-based"
+    intercurrent: str = "treatment policy"
+
+
+class Analysis(Block):
+    """How each outcome is analysed.
+
+    `pair_effects`: ``none`` (sites only, as in the supervision trial), ``random`` or ``fixed``.
+    `standardise`: the SD that turns the coefficient of arm into d; ``total`` is the SD over both arms.
+    """
+
+    inference: Inference = "kenward-roger"
+    pair_effects: Literal["none", "random", "fixed"] = "none"
+    standardise: Literal["total", "pooled", "control", "baseline", "none"] = "total"
+    conf_level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    multiplicity: Multiplicity = "holm"
+    baseline: bool = True
+
+
+class Imputation(Block):
+    """Whom and how to impute.
+
+    `population` is ``randomised`` (every row) or the name of a 0/1 column: only rows with 1 are imputed and
+    analysed. `auxiliary` columns help to predict but are not analysed.
+    """
+
+    population: str = "randomised"
+    m: Annotated[int, Field(ge=2)] = 50
+    iterations: Annotated[int, Field(ge=1)] = 10
+    auxiliary: tuple[str, ...] = ()
+    by_arm: bool = False
+
+
+class Criterion(Block):
+    """One matching criterion, in rank order."""
+
+    kind: Literal["exact", "exact_if_possible", "nearest"]
+    column: str
+    caliper: float | None = None
+
+    @model_validator(mode="after")
+    def _caliper_only_for_nearest(self) -> Criterion:
+        if self.caliper is not None and self.kind != "nearest":
+            raise ValueError(f"a caliper belongs to kind = 'nearest', not to {self.kind!r}")
+        return self
+
+
+class Allocation(Block):
+    """How sites are matched before the draw."""
+
+    id: str = "site"
+    criteria: tuple[Criterion, ...] = ()
+    odd: str | None = None
+    missing: Literal["refuse", "own-level", "range-penalty"] = "refuse"
+    method: Literal["lexicographic", "sequential-nearest"] = "lexicographic"
+    forbidden: tuple[tuple[str, str], ...] = ()
+    required: tuple[tuple[str, str], ...] = ()
+
+
+class Power(Block):
+    """The planning assumptions, kept beside the result."""
+
+    clusters: Annotated[int, Field(ge=4)]
+    cluster_size: Annotated[float, Field(gt=0)]
+    icc: Annotated[float, Field(ge=0, lt=1)]
+    effect: float
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    sides: Literal[1, 2] = 2
+    icc_source: str = ""
+
+
+class Flow(Block):
+    """The 0/1 columns from which the participant flow is counted."""
+
+    baseline: str | None = None
+    left: str | None = None
+    follow_up: str | None = None
+    sessions: tuple[str, ...] = ()
+
+
+class TrialDesign(Block):
+    """The whole trial as declared.
+
+    Examples
+    --------
+    >>> design = TrialDesign.from_text('''
+    ... [[outcomes]]
+    ... name = "recovery"
+    ... rank = "primary"
+    ... ''')
+    >>> design.outcomes[0].baseline
+    'recovery_0'
+    >>> TrialDesign.from_text('[[outcomes]]\\nname = "y"\\nrnak = "primary"')
+    Traceback (most recent call last):
+        ...
+    trialkit.door.DesignError: the design, outcomes[1].rnak: no such key. Did you mean 'rank'?
+    """
+
+    trial: Trial = Trial()
+    columns: Columns = Columns()
+    arms: Arms = Arms()
+    outcomes: Annotated[tuple[Outcome, ...], Field(min_length=1)]
+    covariates: tuple[Covariate, ...] = ()
+    estimand: Estimand = Estimand()
+    analysis: Analysis = Analysis()
+    imputation: Imputation = Imputation()
+    allocation: Allocation | None = None
+    power: Power | None = None
+    flow: Flow | None = None
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise DesignError(_explain(error, "the design")) from None
+
+    @field_validator("outcomes", "covariates")
+    @classmethod
+    def _names_once(cls, value: tuple[Outcome, ...] | tuple[Covariate, ...]) -> Any:
+        names = [v.name for v in value]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return value
+
+    @model_validator(mode="after")
+    def _roles_do_not_clash(self) -> TrialDesign:
+        roles = {"person": self.columns.person, "site": self.columns.site, "arm": self.columns.arm}
+        if self.columns.pair:
+            roles["pair"] = self.columns.pair
+        if self.columns.rater:
+            roles["rater"] = self.columns.rater
+        used: dict[str, str] = {}
+        for role, column in roles.items():
+            if column in used:
+                raise ValueError(f"columns: {column!r} is named both as {used[column]} and as {role}")
+            used[column] = role
+        for outcome in self.outcomes:
+            for column in filter(None, (outcome.name, outcome.baseline)):
+                if column in used:
+                    raise ValueError(f"outcomes: {column!r} is the {used[column]} column, so it cannot be an outcome")
+            if outcome.rater is not None and self.columns.rater is None:
+                raise ValueError(f"outcomes: {outcome.name!r} has rater = {outcome.rater!r}, but [columns] names no rater column")
+        for covariate in self.covariates:
+            if covariate.name in used:
+                raise ValueError(f"covariates: {covariate.name!r} is the {used[covariate.name]} column; the model has it already")
+        if self.analysis.pair_effects != "none" and self.columns.pair is None:
+            raise ValueError(f"analysis: pair_effects = {self.analysis.pair_effects!r} needs [columns] pair")
+        return self
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> TrialDesign:
+        """Read a design from a TOML file.
+
+        Raises
+        ------
+        DesignError
+            The file is not TOML, has a key that does not exist, or contradicts itself; the message names the
+            file and the key.
+        """
+        data = read_toml(path, error=DesignError)
+        try:
+            return cls(**data)
+        except DesignError as error:
+            raise DesignError(str(error).replace("the design", str(path), 1)) from None
+
+    @classmethod
+    def from_text(cls, text: str) -> TrialDesign:
+        """Read a design from TOML text."""
+        try:
+            return cls(**tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise DesignError(f"the design is not TOML: {error}.") from None
+
+    def to_toml(self) -> str:
+        """The design as TOML that reads back to an equal design."""
+        return dump_toml(self.model_dump(mode="json", exclude_none=True, exclude_unset=True))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the design's canonical JSON."""
+        return sha256_bytes(self.model_dump_json().encode())
+
+    def for_rater(self, rater: str | None) -> tuple[Outcome, ...]:
+        """The outcomes asked of one kind of person (those without a rater are asked of everybody)."""
+        return tuple(o for o in self.outcomes if o.rater is None or o.rater == rater)
+
+    @property
+    def raters(self) -> tuple[str | None, ...]:
+        """The kinds of person that answer outcomes, in order of first mention; (None,) when there is one kind."""
+        if self.columns.rater is None:
+            return (None,)
+        return tuple(dict.fromkeys(o.rater for o in self.outcomes))
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Columns that are labels, never numbers: ids, arm, rater, categorical covariates."""
+        c = self.columns
+        roles = [c.person, c.site, c.arm, *([c.pair] if c.pair else []), *([c.rater] if c.rater else [])]
+        return (*roles, *(v.name for v in self.covariates if v.type == "categorical"))
+
+
+def read_toml(path: str | os.PathLike[str], *, error: type[InputError] = InputError) -> dict[str, Any]:
+    """A TOML file as plain data; every complaint names the file."""
+    try:
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path}: no such file. Check the path.") from None
+    except IsADirectoryError:
+        raise error(f"{path} is a folder, not a TOML file.") from None
+    except UnicodeDecodeError:
+        raise error(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise error(f"{path} is not TOML: {problem}.") from None
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}.") from None
+
+
+def dump_toml(data: dict[str, Any]) -> str:
+    """Plain data (tables, lists of tables, scalars, lists of scalars) as TOML."""
+    lines: list[str] = []
+    _dump_table(data, (), lines)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _dump_table(table: dict[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    nested = {k: v for k, v in table.items() if isinstance(v, dict)}
+    arrays = {k: v for k, v in table.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)}
+    for key, value in table.items():
+        if key not in nested and key not in arrays:
+            lines.append(f"{key} = {_toml_value(value)}")
+    for key, value in nested.items():
+        lines += ["", f"[{'.'.join((*path, key))}]"]
+        _dump_table(value, (*path, key), lines)
+    for key, value in arrays.items():
+        for item in value:
+            lines += ["", f"[[{'.'.join((*path, key))}]]"]
+            _dump_table(item, (*path, key), lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+
+
+def explain_validation(error: ValidationError, where: str, root: type[BaseModel]) -> str:
+    """A pydantic error as one sentence: the key's path, what was seen, the nearest right key."""
+    problem = error.errors(include_url=False)[0]
+    location = problem["loc"]
+    path = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(root, location[:-1])
+        near = nearest_word(str(location[-1]), known)
+        hint = f"Did you mean {near!r}?" if near else f"Known keys: {', '.join(known)}."
+        return f"{where}, {path}: no such key. {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: {path} is required and was not given."
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error" or isinstance(problem.get("input"), dict | list | tuple | BaseModel):
+        return f"{where}, {path}: {message}." if path else f"{where}, {message}."
+    near = nearest_word(str(problem["input"]), _choices(root, location))
+    hint = f" Did you mean {near!r}?" if near else ""
+    return f"{where}, {path} = {problem['input']!r}: {message[0].lower()}{message[1:]}.{hint}"
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    return explain_validation(error, where, TrialDesign)
+
+
+def _annotation_at(root: type[BaseModel], location: tuple[int | str, ...]) -> Any:
+    annotation: Any = root
+    for part in location:
+        if isinstance(part, int):
+            continue
+        model = _model_in(annotation)
+        if model is None or part not in model.model_fields:
+            return None
+        annotation = model.model_fields[part].annotation
+    return annotation
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _keys_at(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    model = _model_in(_annotation_at(root, location))
+    return list(model.model_fields) if model else []
+
+
+def _choices(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    return [a for a in get_args(_annotation_at(root, location)) if isinstance(a, str)]
