@@ -1,0 +1,318 @@
+"""From rows to sufficient statistics: after this, a mixed model never sees a person again.
+
+The model is ``y = X b + sum_k Z_k u_k + e`` with nested random intercepts (outermost first) and
+``V / sigma^2 = D_w^-1 + sum_k theta_k Z_k Z_k'``, where ``theta_k`` is a *variance ratio* to the residual variance and ``D_w`` holds the
+weights. With a spherical within-group part, REML needs only two things: the cross-products of ``(X, y)`` about their group means, and one
+row a group (its sums over the root of its size). Before they are taken, the columns are centred (when the model has a constant), scaled
+and made orthonormal, and the outcome is replaced by its least-squares residual, so that a shift or a change of units in the data cannot
+reach a digit of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+
+# R's qr(): a column whose part outside the columns before it is below this fraction of its own length is dropped.
+RANK_TOLERANCE = 1e-7
+
+#: What each ``status`` of a reduction or a fit means. Only "ok" and "singletons" can carry inference.
+STATUS = {
+    "ok": "the model is identified",
+    "singletons": "every group has one row: its variance cannot be told from the residual; least squares is reported",
+    "no_between_df": "the fixed effects use up every difference between groups: the group variance cannot be estimated",
+    "no_within_df": "the fixed effects use up every difference within groups: the residual variance cannot be estimated",
+    "confounded": "two of the variances (outer group, inner group, residual) divide the rows in the same way: they cannot be told apart",
+    "saturated": "there are as many fixed effects as rows: nothing is left to estimate a variance from",
+    "constant_outcome": "the outcome does not vary",
+    "exact_fit": "the fixed effects reproduce the outcome exactly: there is no residual",
+    "zero_residual": "the outcome does not vary within groups once the fixed effects are taken out: the residual variance is zero",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """Sufficient statistics of one data set; q = p + 1 columns: the orthonormal basis of X, then the scaled residual of y."""
+
+    within: Array  # (q, q)  cross-products about the means of the innermost groups
+    rows: Array  # (J, q)  sums over each innermost group, divided by the root of its size; sorted by outer group
+    sizes: Array  # (J,)    rows (or sum of weights) in each innermost group
+    starts: IntArray  # (K,)    where each outer group begins in `rows`; empty with one grouping factor
+    levels: tuple[IntArray, ...]  # per factor, outermost first: the codes in the order of the groups here
+    n: int  # rows of data
+    p: int  # fixed effects
+    basis_inverse: Array  # (p, p)  beta = offset + basis_inverse @ (scale * gamma)
+    offset: Array  # (p,)    the least-squares estimate
+    scale: float  # length of the least-squares residual of y
+    log_det_basis: float  # log |det T| for X = Q T
+    log_weights: float  # sum of the log weights
+    status: str  # a key of STATUS
+
+    @property
+    def n_factors(self) -> int:
+        """Number of grouping factors (1 or 2)."""
+        return len(self.levels)
+
+    @property
+    def n_groups(self) -> IntArray:
+        """Groups in each factor, outermost first."""
+        return np.array([level.size for level in self.levels], dtype=np.intp)
+
+
+def independent_columns(X: Array, *, tolerance: float = RANK_TOLERANCE) -> IntArray:
+    """Columns of X that R would keep: each adds something to the columns kept before it.
+
+    Parameters
+    ----------
+    X : (n, p) array
+    tolerance : a column is dropped when its part outside the span of those kept is shorter than this fraction of its own length
+        (LINPACK ``dqrdc2`` as used by R's ``lm`` and ``lmer``). With a constant column the other columns are measured after centring, so
+        that adding a large number to a covariate does not drop it.
+
+    Returns
+    -------
+    (r,) int array of kept column numbers, ascending
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([0.0, 1, 2, 3])
+    >>> independent_columns(np.column_stack([np.ones(4), x, 2 * x + 1, x**2]))
+    array([0, 1, 3])
+    """
+    X = np.asarray(X, dtype=np.float64)
+    constant = _constant_column(X)
+    if constant is not None:
+        X = X - X.mean(axis=0) * (np.arange(X.shape[1]) != constant)
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    kept: list[int] = []
+    basis = np.empty((X.shape[0], min(X.shape)), order="F")
+    start = [] if constant is None else [constant]
+    for j in [*start, *(j for j in range(X.shape[1]) if j != constant)]:
+        if norms[j] == 0.0 or len(kept) == basis.shape[1]:
+            continue
+        column = X[:, j] / norms[j]
+        Q = basis[:, : len(kept)]
+        for _ in range(2):  # twice is enough for full orthogonality (Kahan)
+            column = column - Q @ (Q.T @ column)
+        length = float(np.sqrt(column @ column))
+        if length >= tolerance:
+            basis[:, len(kept)] = column / length
+            kept.append(j)
+    return np.array(sorted(kept), dtype=np.intp)
+
+
+def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array | None = None) -> Reduced:
+    """Reduce (X, y, groups) to sufficient statistics.
+
+    Parameters
+    ----------
+    X : (n, p) fixed-effects matrix of full column rank (see :func:`independent_columns`)
+    y : (n,) outcome, no missing values
+    groups : one or two (n,) arrays of non-negative integer codes, outermost factor first; the inner factor must be nested in the outer
+    weights : (n,) positive weights; the residual variance of row i is ``sigma^2 / weights[i]`` (as in ``lmer``)
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, values that are not finite, linearly dependent columns, factors that are not nested
+    """
+    X = np.asarray(X, dtype=np.float64)
+    y = np.asarray(y, dtype=np.float64)
+    n, p = _check(X, y, groups)
+    if weights is None:
+        root = None
+        log_weights = 0.0
+    else:
+        w = np.asarray(weights, dtype=np.float64)
+        if w.shape != (n,) or not np.all(w > 0) or not np.all(np.isfinite(w)):
+            raise ValueError("weights must be one positive finite number a row")
+        root = np.sqrt(w)
+        log_weights = float(np.log(w).sum())
+
+    codes, levels, starts = _nested_codes(groups)
+    centred, outcome, offset, centre_inverse, flat = _centred(X, y, weights)
+    if root is not None:
+        centred *= root[:, None]
+        outcome = outcome * root
+    Q, triangle_inverse, log_det = _orthonormal(centred)
+    gamma = Q.T @ outcome
+    residual = outcome - Q @ gamma
+    gamma2 = Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
+    residual -= Q @ gamma2
+    gamma += gamma2
+    scale = float(np.sqrt(residual @ residual))
+    basis_inverse = centre_inverse @ triangle_inverse
+    offset = offset + basis_inverse @ gamma
+
+    status = "ok"
+    if n <= p:
+        status = "saturated"
+    elif flat:
+        status = "constant_outcome"
+    elif scale <= 1e-11 * float(np.sqrt(outcome @ outcome)):
+        status = "exact_fit"
+
+    A = np.empty((n, p + 1), order="F")
+    A[:, :p] = Q
+    A[:, p] = residual / scale if scale > 0 else 0.0
+    within, rows, sizes = _group_sums(A, codes, levels[-1].size, root)
+    if status == "ok":
+        status = _identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
+    return Reduced(within, rows, sizes, starts, levels, n, p, basis_inverse, offset, scale, log_det, log_weights, status)
+
+
+def _check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:
+    if X.ndim != 2 or y.ndim != 1 or X.shape[0] != y.shape[0]:
+        raise ValueError(f"X must be (n, p) and y (n,); got {X.shape} and {y.shape}")
+    if X.shape[1] == 0 or X.shape[0] == 0:
+        raise ValueError("X needs at least one row and one column")
+    if len(groups) not in (1, 2):
+        raise ValueError(f"one or two nested grouping factors, outermost first; got {len(groups)}")
+    if not (np.isfinite(X).all() and np.isfinite(y).all()):
+        raise ValueError("X and y must be finite: drop or impute missing rows first")
+    return X.shape
+
+
+def _constant_column(X: Array) -> int | None:
+    # rows are compared to the first; looking at the first column alone settles the usual case without a pass over X
+    for j in range(X.shape[1]):
+        if X[0, j] != 0.0 and X[-1, j] == X[0, j] and np.all(X[:, j] == X[0, j]):
+            return j
+    return None
+
+
+def _centred(X: Array, y: Array, weights: Array | None) -> tuple[Array, Array, Array, Array, bool]:
+    """Centred columns and outcome, the coefficient of what was taken from y, the inverse of X = centred @ U, and whether y is constant."""
+    p = X.shape[1]
+    constant = _constant_column(X)
+    offset = np.zeros(p)
+    inverse = np.eye(p)
+    if constant is None:
+        return np.array(X, order="F"), y, offset, inverse, False
+    if weights is None:
+        means, y_mean = X.mean(axis=0), float(y.mean())
+    else:
+        total = weights.sum()
+        means, y_mean = weights @ X / total, float(weights @ y / total)
+    value = X[0, constant]
+    means[constant] = 0.0
+    centred = np.array(X, order="F")
+    centred -= means
+    y_centred = y - y_mean
+    y_centred -= y_centred.mean()  # the first mean of large numbers is itself rounded
+    shift = float(y[0] - y_centred[0])
+    inverse[constant] -= means / value
+    offset[constant] = shift / value
+    spread = float(np.abs(y_centred).max())
+    return centred, y_centred, offset, inverse, spread <= 4e-16 * max(abs(shift), 1e-300)
+
+
+def _orthonormal(X: Array) -> tuple[Array, Array, float]:
+    """Q, T^-1 and log |det T| with X = Q T; Cholesky of the scaled cross-products, Householder when they are near singular."""
+    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    if not np.all(norms > 0):
+        raise ValueError("X has a column of zeros; see independent_columns")
+    X /= norms
+    if X.shape[0] < X.shape[1]:
+        raise ValueError("X has more columns than rows; see independent_columns")
+    try:
+        root = np.linalg.cholesky(X.T @ X)
+        pivots = np.diagonal(root)
+        good = bool(pivots.min() > 1e-4)
+    except np.linalg.LinAlgError:
+        good = False
+    if good:
+        inverse = np.linalg.inv(root).T
+        Q = X @ inverse
+    else:
+        Q, R = np.linalg.qr(X)
+        pivots = np.abs(np.diagonal(R))
+        if pivots.min() < RANK_TOLERANCE:
+            raise ValueError("the columns of X are linearly dependent; see independent_columns")
+        inverse = np.linalg.inv(R)
+    return Q, inverse / norms[:, None], float(np.log(pivots).sum() + np.log(norms).sum())
+
+
+def _nested_codes(groups: Sequence[NDArray[Any]]) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
+    """Row -> innermost group (0..J-1, groups of one outer group side by side), the codes met, and where each outer group starts."""
+    inner, inner_levels = _consecutive(groups[-1])
+    if len(groups) == 1:
+        return inner, (inner_levels,), np.empty(0, dtype=np.intp)
+    outer, outer_levels = _consecutive(groups[0])
+    outer_of = np.empty(inner_levels.size, dtype=np.intp)
+    outer_of[inner] = outer
+    if not np.array_equal(outer_of[inner], outer):
+        raise ValueError("grouping factors must be nested: an inner group lies in two outer groups")
+    order = np.argsort(outer_of, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    starts = np.searchsorted(outer_of[order], np.arange(outer_levels.size)).astype(np.intp)
+    return place[inner], (outer_levels, inner_levels[order]), starts
+
+
+def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
+    codes = np.asarray(codes)
+    if codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise ValueError("groups must be one-dimensional arrays of integer codes")
+    codes = codes.astype(np.intp, copy=False)
+    if codes.min() < 0:
+        raise ValueError("group codes must not be negative (a missing group is not a group)")
+    if codes.max() >= 4 * codes.size + 64:
+        levels, index = np.unique(codes, return_inverse=True)
+        return index.astype(np.intp), levels
+    present = np.bincount(codes) > 0
+    levels = np.flatnonzero(present)
+    if levels.size == present.size:
+        return codes, levels
+    return (np.cumsum(present) - 1)[codes], levels
+
+
+def _group_sums(A: Array, codes: IntArray, J: int, root: Array | None) -> tuple[Array, Array, Array]:
+    n, q = A.shape
+    if root is None:
+        sizes = np.bincount(codes, minlength=J).astype(np.float64)
+        weighted = A
+    else:
+        sizes = np.bincount(codes, weights=root * root, minlength=J)
+        weighted = A * root[:, None]
+    if n * q <= 100_000:
+        flat = np.bincount((codes[:, None] * q + np.arange(q)).ravel(), weights=weighted.ravel(), minlength=J * q)
+        sums = flat.reshape(J, q)
+    else:
+        sums = np.empty((J, q))
+        for j in range(q):
+            sums[:, j] = np.bincount(codes, weights=weighted[:, j], minlength=J)
+    means = (sums / sizes[:, None])[codes]
+    deviations = A - (means if root is None else means * root[:, None])
+    return deviations.T @ deviations, sums / np.sqrt(sizes)[:, None], sizes
+
+
+def _identification(within: Array, rows: Array, sizes: Array, starts: IntArray, n: int, p: int) -> str:
+    """Which variances the data can tell apart, from ranks only (no outcome is looked at)."""
+    J = sizes.size
+    if n == J:
+        return "singletons" if starts.size == 0 else "confounded"
+    if n - J <= p and n - J - _rank(within) == 0:
+        return "no_within_df"
+    if J - p <= 0 and _rank(np.eye(J) - rows @ rows.T) == 0:
+        return "no_between_df"
+    K = starts.size
+    if K == J:
+        return "confounded"
+    if 0 < K <= p:
+        pair = np.add.reduceat(rows * np.sqrt(sizes)[:, None], starts) / np.sqrt(np.add.reduceat(sizes, starts))[:, None]
+        if _rank(np.eye(K) - pair @ pair.T) == 0:
+            return "no_between_df"
+    return "ok"
+
+
+def _rank(S: Array) -> int:
+    # S is built from orthonormal columns, so its eigenvalues lie in [0, 1] and an absolute limit is meaningful
+    return int(np.count_nonzero(np.linalg.eigvalsh(S) > 1e-9))

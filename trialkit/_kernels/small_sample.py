@@ -1,0 +1,232 @@
+"""Small-sample inference for fixed effects of a mixed model: Kenward-Roger and Satterthwaite, t and F.
+
+Everything is a product of the whitened matrices left by :func:`trialkit._kernels.reml.fit`. Conventions (they decide p-values, so each is
+a switch):
+
+* Kenward-Roger uses the *expected* information and keeps a component whose variance is zero (pbkrtest; Kenward and Roger 1997, Biometrics
+  53:983);
+* Satterthwaite uses the *observed* information, and a component at zero counts as dropped (lmerTest; n - p degrees of freedom when it was
+  the only one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from trialkit._kernels.reml import STATUS, MixedFit, information_matrix
+from trialkit._kernels.reml_criterion import Components
+from trialkit._kernels.reml_reduction import Array, IntArray
+
+__all__ = ["FTest", "Inference", "kenward_roger", "kenward_roger_f", "satterthwaite", "satterthwaite_f", "variance_covariance"]
+
+Information = Literal["expected", "observed"]
+AtZero = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """r contrasts of the fixed effects."""
+
+    estimate: Array  # (r,)
+    std_error: Array  # (r,)
+    df: Array  # (r,)
+    cov: Array  # (r, r)  covariance of the contrasts (adjusted, for Kenward-Roger)
+
+
+@dataclass(frozen=True, slots=True)
+class FTest:
+    """Joint test of r contrasts."""
+
+    statistic: float  # refer to F(df_num, df_den)
+    df_num: int  # rank of the contrasts
+    df_den: float
+    scaling: float  # Kenward-Roger's lambda; 1 for Satterthwaite
+    unscaled: float  # statistic / scaling
+
+
+def kenward_roger(fit: MixedFit, L: Array, *, information: Information = "expected", at_zero: AtZero | None = None) -> Inference:
+    """Kenward-Roger standard errors and degrees of freedom, one t-test a row of L.
+
+    Parameters
+    ----------
+    fit : a REML fit
+    L : (r, p) contrasts
+    information : of the variances; "expected" is pbkrtest's, "observed" that of mmrm
+    at_zero : what a variance estimated at zero does to the information: "keep" it (pbkrtest; the default with expected information) or
+        "drop" it (the default with observed information, which has no meaning at a boundary)
+
+    Raises
+    ------
+    ValueError : the fit's status forbids inference, or the fit is by maximum likelihood
+    """
+    if fit.method != "reml":
+        raise ValueError("Kenward-Roger inference needs a REML fit")
+    C, kept, W = _prepare(fit, L, information, at_zero)
+    cov = fit.sigma2 * (C @ _adjusted(kept, W, fit.p) @ C.T)
+    v = np.einsum("ij,ij->i", C, C)
+    g = np.einsum("ri,kij,rj->rk", C, kept.P[:, : fit.p, : fit.p], C)
+    df = 2.0 * v * v / np.einsum("rk,kl,rl->r", g, W, g)
+    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), df, cov)
+
+
+def satterthwaite(fit: MixedFit, L: Array, *, information: Information = "observed", at_zero: AtZero = "drop") -> Inference:
+    """Satterthwaite degrees of freedom with the usual standard errors, one t-test a row of L.
+
+    Parameters
+    ----------
+    fit : REML or ML fit
+    L : (r, p) contrasts
+    information : "observed" is lmerTest's, "expected" a switch
+    at_zero : "drop" (lmerTest) or "keep" a variance estimated at zero
+
+    Raises
+    ------
+    ValueError : the fit's status forbids inference
+    """
+    C, kept, W = _prepare(fit, L, information, at_zero)
+    v = np.einsum("ij,ij->i", C, C)
+    g = np.einsum("ri,kij,rj->rk", C, kept.P[:, : fit.p, : fit.p], C)
+    df = 2.0 * v * v / np.einsum("rk,kl,rl->r", g, W, g)
+    return Inference(L @ fit.beta, np.sqrt(fit.sigma2 * v), df, fit.sigma2 * (C @ C.T))
+
+
+def variance_covariance(fit: MixedFit, *, information: Information = "expected", at_zero: AtZero = "keep") -> Array:
+    """Covariance matrix of the variance components, residual last (k + 1, k + 1); pbkrtest's W. A dropped component has zeros."""
+    kept, index, W = _information_inverse(fit, information, at_zero)
+    del kept
+    out = np.zeros((fit.theta.size + 1, fit.theta.size + 1))
+    out[np.ix_(index, index)] = W * fit.sigma2**2
+    return out
+
+
+def kenward_roger_f(
+    fit: MixedFit, L: Array, *, null: Array | None = None, information: Information = "expected", at_zero: AtZero | None = None
+) -> FTest:
+    """Kenward-Roger F-test that L beta equals `null` (zero); pbkrtest's formulas and guards.
+
+    Parameters
+    ----------
+    fit : a REML fit
+    L : (r, p) contrasts; rows may be dependent
+    null : (r,) values under the null hypothesis
+    """
+    if fit.method != "reml":
+        raise ValueError("Kenward-Roger inference needs a REML fit")
+    L, difference = _independent_rows(np.atleast_2d(L), fit.beta, null)
+    q = L.shape[0]
+    C, kept, W = _prepare(fit, L, information, at_zero)
+    middle = C.T @ np.linalg.solve(C @ C.T, C)  # the paper's Theta between roots of Phi: a projection
+    products = middle @ kept.P[:, : fit.p, : fit.p]
+    traces = np.einsum("kii->k", products)
+    A1 = float(traces @ W @ traces)
+    A2 = float(np.einsum("kl,kij,lji->", W, products, products))
+    df, scaling = _kr_f_df(A1, A2, q)
+    cov = fit.sigma2 * (C @ _adjusted(kept, W, fit.p) @ C.T)
+    unscaled = float(difference @ np.linalg.solve(cov, difference)) / q
+    return FTest(scaling * unscaled, q, df, scaling, unscaled)
+
+
+def satterthwaite_f(
+    fit: MixedFit, L: Array, *, null: Array | None = None, information: Information = "observed", at_zero: AtZero = "drop"
+) -> FTest:
+    """Satterthwaite F-test that L beta equals `null` (zero): Fai and Cornelius (1996), as in lmerTest.
+
+    The contrast is turned to independent directions, each with its own degrees of freedom, and their F is matched in the mean.
+    """
+    L, difference = _independent_rows(np.atleast_2d(L), fit.beta, null)
+    q = L.shape[0]
+    C, kept, W = _prepare(fit, L, information, at_zero)
+    values, vectors = np.linalg.eigh(C @ C.T)
+    turned = vectors.T @ C
+    g = np.einsum("ri,kij,rj->rk", turned, kept.P[:, : fit.p, : fit.p], turned)
+    nu = 2.0 * values**2 / np.einsum("rk,kl,rl->r", g, W, g)
+    F = float(np.mean((vectors.T @ difference) ** 2 / (fit.sigma2 * values)))
+    return FTest(F, q, _fai_cornelius_df(nu), 1.0, F)
+
+
+def _prepare(fit: MixedFit, L: Array, information: Information, at_zero: AtZero | None) -> tuple[Array, Components, Array]:
+    """Whitened contrasts (r, p), the components kept, and the covariance of their variances (at residual variance 1)."""
+    L = np.asarray(L, dtype=np.float64)
+    if L.ndim != 2 or L.shape[1] != fit.p:
+        raise ValueError(f"contrasts must be (r, {fit.p}); got {L.shape}")
+    if at_zero is None:
+        at_zero = "keep" if information == "expected" else "drop"
+    kept, _, W = _information_inverse(fit, information, at_zero)
+    return L @ fit.reduced.basis_inverse @ fit.root[: fit.p, : fit.p].T, kept, W
+
+
+def _information_inverse(fit: MixedFit, information: Information, at_zero: AtZero) -> tuple[Components, IntArray, Array]:
+    if fit.components is None:
+        raise ValueError(f"no inference: {STATUS[fit.status]}")
+    if information not in ("expected", "observed") or at_zero not in ("keep", "drop"):
+        raise ValueError('information is "expected" or "observed", at_zero is "keep" or "drop"')
+    c, p, k = fit.components, fit.p, fit.theta.size
+    if fit.status == "singletons":
+        index = np.array([k], dtype=np.intp)
+    else:
+        dropped = fit.boundary if at_zero == "drop" else np.zeros(k, dtype=np.bool_)
+        if information == "observed" and at_zero == "keep" and fit.boundary.any():
+            raise ValueError("observed information has no meaning for a variance at zero: use the expected, or drop the component")
+        index = np.append(np.flatnonzero(~dropped), k)
+        if dropped.any():
+            c = Components(c.trace[index], c.trace2[np.ix_(index, index)], c.P[index], c.Q[np.ix_(index, index)])
+    reml = fit.method == "reml"
+    twice = information_matrix(c, p, reml=reml)
+    if information == "observed":
+        N = fit.n - p if reml else fit.n
+        Pxy = c.P[:, :p, p]
+        # y'P G_k P G_l P y over sigma^2: whitened, y'Py is 1 and sigma^2 is 1 / N
+        twice = -twice + 2.0 * N * (c.Q[:, :, p, p] - Pxy @ Pxy.T)
+    scale = np.sqrt(np.diagonal(twice)) if np.all(np.diagonal(twice) > 0) else np.ones(index.size)
+    W = 2.0 * np.linalg.inv(twice / np.outer(scale, scale)) / np.outer(scale, scale)
+    return c, index, 0.5 * (W + W.T)
+
+
+def _adjusted(c: Components, W: Array, p: int) -> Array:
+    """Kenward-Roger's adjusted covariance over sigma^2, whitened (p, p): I + 2 sum W_ij (Q_ij - P_i P_j)."""
+    Pxx = c.P[:, :p, :p]
+    bracket = np.einsum("kl,klij->ij", W, c.Q[:, :, :p, :p]) - np.einsum("kl,kia,laj->ij", W, Pxx, Pxx)
+    return np.asarray(np.eye(p) + bracket + bracket.T)
+
+
+def _independent_rows(L: Array, beta: Array, null: Array | None) -> tuple[Array, Array]:
+    L = np.asarray(L, dtype=np.float64)
+    difference = L @ beta - (0.0 if null is None else np.asarray(null, dtype=np.float64))
+    left, values, _ = np.linalg.svd(L, full_matrices=False)
+    rank = int(np.count_nonzero(values > 1e-10 * values[0]))
+    if rank == 0:
+        raise ValueError("the contrasts are all zero")
+    if rank == L.shape[0]:
+        return L, difference
+    return left[:, :rank].T @ L, left[:, :rank].T @ difference
+
+
+def _kr_f_df(A1: float, A2: float, q: int) -> tuple[float, float]:
+    """Denominator degrees of freedom and scaling of F (Kenward and Roger 1997, section 3), with pbkrtest's guards."""
+    B = (A1 + 6.0 * A2) / (2.0 * q)
+    g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
+    below = 3.0 * q + 2.0 * (1.0 - g)
+    c1, c2, c3 = g / below, (q - g) / below, (q + 2 - g) / below
+    V0, V1, V2 = 1.0 + c1 * B, 1.0 - c2 * B, 1.0 - c3 * B
+    if abs(V0) < 1e-10:
+        V0 = 0.0
+    E = 1.0 - A2 / q
+    ratio = 1.0 if abs(E) < 1e-14 and abs(V1) < 1e-14 else E / V1
+    rho = ratio * ratio * V0 / V2 / q
+    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
+    scaling = 1.0 if abs(df - 2.0) < 0.01 else df * E / (df - 2.0)
+    return df, scaling
+
+
+def _fai_cornelius_df(nu: Array) -> float:
+    if nu.size == 1:
+        return float(nu[0])
+    if np.all(np.abs(np.diff(nu)) < 1e-8):
+        return float(nu.mean())
+    if np.any(nu <= 2.0):
+        return 2.0
+    E = float((nu / (nu - 2.0)).sum())
+    return 2.0 * E / (E - nu.size)
