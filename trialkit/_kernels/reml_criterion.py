@@ -247,12 +247,17 @@ def gradient(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]
 
 
 def hessian(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]:
-    """Second derivatives of `criterion` in theta (..., k, k): observed, and their expectation (for steps where the observed are not
-    positive).""" Pxx = state.P[..., :p, :p] Pxy = state.P[..., :p, p] pyy = state.P[..., p, p] k = pyy.shape[-1] expected =
-    _projected_trace2(state, p) if reml else state.trace2 N = n - p if reml else n quadratic = state.Q[..., p, p] -
-    np.einsum("...ki,...li->...kl", Pxy, Pxy) observed = -expected + 2.0 * N * quadratic - N * pyy[..., :, None] * pyy[..., None, :]
-    traces = state.trace - np.einsum("...ii->...", Pxx) if reml else state.trace profiled = expected - traces[..., :, None] * traces[...,
-    None, :] / N assert observed.shape[-1] == k return observed, profiled
+    """Second derivatives of `criterion` in theta (..., k, k): observed, and expected (for steps where the observed are not positive)."""
+    Pxx = state.P[..., :p, :p]
+    Pxy = state.P[..., :p, p]
+    pyy = state.P[..., p, p]
+    expected = _projected_trace2(state, p) if reml else state.trace2
+    N = n - p if reml else n
+    quadratic = state.Q[..., p, p] - np.einsum("...ki,...li->...kl", Pxy, Pxy)
+    observed = -expected + 2.0 * N * quadratic - N * pyy[..., :, None] * pyy[..., None, :]
+    traces = state.trace - np.einsum("...ii->...", Pxx) if reml else state.trace
+    profiled = expected - traces[..., :, None] * traces[..., None, :] / N
+    return observed, profiled
 
 
 def _projected_trace2(state: State, p: int) -> Array:
@@ -272,10 +277,20 @@ class Components:
 
 
 def with_residual(state: State, n: int) -> Components:
-    """Add the residual component by the identity sum_k theta_k M G_k + M = identity (no further matrices are needed). `state` has no
-    leading axes.""" theta = state.theta k, q = theta.size, state.root.shape[-1] trace, trace2 = np.empty(k + 1), np.empty((k + 1, k + 1))
-    P, Q = np.empty((k + 1, q, q)), np.empty((k + 1, k + 1, q, q)) trace[:k], trace2[:k, :k], P[:k], Q[:k, :k] = state.trace,
-    state.trace2, state.P, state.Q trace[k] = n - theta @ trace[:k] P[k] = np.eye(q) - np.tensordot(theta, P[:k], 1) trace2[k, :k] =
-    trace2[:k, k] = trace[:k] - trace2[:k, :k] @ theta trace2[k, k] = trace[k] - trace2[k, :k] @ theta Q[:k, k] = P[:k] -
-    np.tensordot(theta, Q[:k, :k], (0, 1)) Q[k, :k] = np.swapaxes(Q[:k, k], -1, -2) Q[k, k] = P[k] - np.tensordot(theta, Q[k, :k], 1)
+    """Add the residual component by the identity sum_k theta_k M G_k + M = identity: no further matrices are needed.
+
+    `state` is that of one data set at one theta (no leading axes).
+    """
+    theta = state.theta
+    k, q = theta.size, state.root.shape[-1]
+    trace, trace2 = np.empty(k + 1), np.empty((k + 1, k + 1))
+    P, Q = np.empty((k + 1, q, q)), np.empty((k + 1, k + 1, q, q))
+    trace[:k], trace2[:k, :k], P[:k], Q[:k, :k] = state.trace, state.trace2, state.P, state.Q
+    trace[k] = n - theta @ trace[:k]
+    P[k] = np.eye(q) - np.tensordot(theta, P[:k], 1)
+    trace2[k, :k] = trace2[:k, k] = trace[:k] - trace2[:k, :k] @ theta
+    trace2[k, k] = trace[k] - trace2[k, :k] @ theta
+    Q[:k, k] = P[:k] - np.tensordot(theta, Q[:k, :k], (0, 1))
+    Q[k, :k] = np.swapaxes(Q[:k, k], -1, -2)
+    Q[k, k] = P[k] - np.tensordot(theta, Q[k, :k], 1)
     return Components(trace, trace2, P, Q)
