@@ -1,0 +1,402 @@
+"""From a formula and a table to arrays: complete rows, R's treatment contrasts, R's column names, group codes.
+
+Factors are text, category and boolean columns and ``factor(x)``. Levels stand in code-point order (R in the C locale), in numeric
+order for numbers, and in the declared order for a category dtype; levels that no analysed row has are dropped. The first level is
+the reference. Which factors are coded by contrasts and which by all their indicators follows R's rule (`terms`, `model.matrix`):
+in a term, a factor is coded by contrasts when an earlier term holds the rest of the term, and without an intercept the first factor
+of the first term that has one gets all its indicators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trialkit._kernels import reml
+from trialkit.door import InputError, cell_text, few, nearest_word, normalise, printable
+from trialkit.itt.formula import Formula, Term, Variable, term_label
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.intp]
+
+INTERCEPT = "(Intercept)"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as numbers or as a factor.
+
+    `levels` is None for numbers, then `values` is float64 with NaN for missing; for a factor `values` holds codes into `levels`
+    and -1 for missing.
+    """
+
+    values: Array | Codes  # (n,)
+    levels: tuple[str, ...] | None = None
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """Which rows are missing."""
+        return np.isnan(self.values) if self.levels is None else self.values < 0
+
+    def take(self, rows: NDArray[np.intp] | None) -> Column:
+        """The rows named, with the levels nobody has left out."""
+        values = self.values if rows is None else self.values[rows]
+        if self.levels is None:
+            return Column(values)
+        present = np.bincount(values[values >= 0], minlength=len(self.levels)) > 0
+        if present.all():
+            return Column(values, self.levels)
+        renumber = np.where(present, np.cumsum(present) - 1, -1)
+        kept = tuple(level for level, here in zip(self.levels, present, strict=True) if here)
+        return Column(np.where(values >= 0, renumber[values], -1).astype(np.intp), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """One grouping factor: `codes` (n,) into `labels` (J,)."""
+
+    name: str
+    codes: Codes
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFrame:
+    """The arrays of one linear model.
+
+    Attributes
+    ----------
+    response : str
+    y : array (n,)
+    x : array (n, p)
+        Full column rank.
+    names : tuple of str
+        R's name of each column of `x`.
+    terms : tuple of str
+        Fixed-effect terms; the intercept is not among them.
+    assign : tuple of int
+        For each column its place in `terms`, -1 for the intercept.
+    groups : tuple of Grouping
+        Outermost first.
+    weights : array (n,) or None
+    rows : array (n,)
+        Which rows of the table are analysed.
+    n_table : int
+        Rows of the table before any was dropped.
+    missing : mapping of column to number of rows
+    dropped : tuple of str
+        Columns left out because they are combinations of earlier ones (R's rule).
+    constant : tuple of str
+        Factors with a single level left.
+    """
+
+    response: str
+    y: Array
+    x: Array
+    names: tuple[str, ...]
+    terms: tuple[str, ...]
+    assign: tuple[int, ...]
+    groups: tuple[Grouping, ...]
+    weights: Array | None
+    rows: NDArray[np.intp]
+    n_table: int
+    missing: dict[str, int]
+    dropped: tuple[str, ...]
+    constant: tuple[str, ...]
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in words."""
+        out = []
+        if lost := self.n_table - len(self.y):
+            by_column = ", ".join(f"{printable(c)} in {k}" for c, k in self.missing.items() if k)
+            out.append(f"{lost} of {self.n_table} rows left out because a value is missing ({by_column}).")
+        if self.constant:
+            out.append(f"Left out because only one level is present: {few(self.constant)}.")
+        if self.dropped:
+            out.append(f"Left out because they are combinations of earlier columns: {few(self.dropped)}.")
+        return tuple(out)
+
+
+# --- columns ------------------------------------------------------------------------------------------------
+
+
+def find_column(frame: pd.DataFrame, name: str, *, why: str) -> pd.Series[Any]:
+    """A column by name, or an InputError with the nearest name."""
+    if name not in frame.columns:
+        options = [str(c) for c in frame.columns]
+        near = nearest_word(name, options)
+        hint = f" Did you mean {near!r}?" if near else f" Its columns: {few(options, 12)}."
+        raise InputError(f"the table has no column {name!r}, which is needed {why}.{hint}")
+    column = frame[name]
+    if isinstance(column, pd.DataFrame):
+        raise InputError(f"the column {name!r} stands twice in the table. Rename or remove one.")
+    return column
+
+
+def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why: str = "by the formula") -> Column:
+    """One column as numbers (numeric dtypes) or as a factor (text, category, boolean, or `as_factor`).
+
+    Raises
+    ------
+    InputError
+        The column is absent, stands twice, or holds an infinite number.
+    """
+    column = find_column(frame, name, why=why)
+    kind = column.dtype
+    if not _is_plain(kind):
+        column = normalise(column.to_frame())[name]
+        kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        return Column(column.cat.codes.to_numpy().astype(np.intp), tuple(cell_text(c) for c in kind.categories.tolist()))
+    if pd.api.types.is_bool_dtype(kind):
+        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return Column(np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(np.intp), ("FALSE", "TRUE"))
+    if pd.api.types.is_numeric_dtype(kind):
+        numbers = np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        if np.isinf(numbers).any():
+            row = int(np.flatnonzero(np.isinf(numbers))[0])
+            raise InputError(f"row {row + 2}, column {name!r}: an infinite number cannot be analysed. Correct it or leave it empty.")
+        if not as_factor:
+            return Column(numbers)
+        codes, found = pd.factorize(numbers, sort=True)
+        return Column(codes.astype(np.intp), tuple(cell_text(float(v)) for v in found))
+    return _text_factor(column)
+
+
+def _is_plain(kind: Any) -> bool:
+    return (
+        isinstance(kind, pd.CategoricalDtype | pd.StringDtype)
+        or pd.api.types.is_bool_dtype(kind)
+        or (pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind))
+    )
+
+
+def _text_factor(column: pd.Series[Any]) -> Column:
+    codes, found = pd.factorize(column)
+    levels = [str(v) for v in found]
+    # code-point order whatever the storage: R's order in the C locale, the same on every machine
+    order = sorted(range(len(levels)), key=levels.__getitem__)
+    place = np.empty(len(levels) + 1, dtype=np.intp)
+    place[order] = np.arange(len(levels))
+    place[-1] = -1
+    return Column(place[codes], tuple(levels[k] for k in order))
+
+
+def read_response(frame: pd.DataFrame, name: str) -> Array:
+    """The outcome as numbers; booleans count 0 and 1."""
+    column = read_column(frame, name, why="as the outcome")
+    if column.levels == ("FALSE", "TRUE"):
+        return np.where(column.values < 0, np.nan, column.values).astype(np.float64)
+    if column.levels is not None:
+        shown = few(column.levels, 4)
+        raise InputError(f"the outcome {name!r} holds text ({shown}), and a linear model needs numbers. Recode it, or name another column.")
+    return np.asarray(column.values, dtype=np.float64)
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def read_grouping(frame: pd.DataFrame, columns: Sequence[str]) -> Column:
+    """A grouping factor: one column, or the combinations of several."""
+    parts = [read_column(frame, c, as_factor=True, why="as a grouping factor") for c in columns]
+    if len(parts) == 1:
+        return parts[0]
+    assert all(p.levels is not None for p in parts)
+    codes = parts[0].values.astype(np.intp)
+    labels: tuple[str, ...] = parts[0].levels or ()
+    for part in parts[1:]:
+        size = len(part.levels or ())
+        both = np.where((codes < 0) | (part.values < 0), -1, codes * size + part.values.astype(np.intp))
+        found = np.unique(both[both >= 0])
+        place = np.searchsorted(found, both)
+        labels = tuple(f"{labels[k // size]}:{(part.levels or ())[k % size]}" for k in found.tolist())
+        codes = np.where(both < 0, -1, place).astype(np.intp)
+    return Column(codes, labels)
+
+
+def nest(groups: Sequence[Grouping], *, declared: bool) -> tuple[Grouping, ...]:
+    """The groupings outermost first, each inside the one before.
+
+    With `declared` the order is the user's and is checked; without, it is found (fewest groups outermost).
+    """
+    ordered = list(groups) if declared else sorted(groups, key=lambda g: len(g.labels))
+    for outer, inner in zip(ordered, ordered[1:], strict=False):
+        if len(outer.labels) == len(inner.labels) and _nested_in(inner.codes, outer.codes):
+            raise InputError(
+                f"the grouping factors {outer.name!r} and {inner.name!r} are the same grouping ({len(inner.labels)} groups each), "
+                "so their variances cannot be told apart. Name one of them."
+            )
+        if _nested_in(inner.codes, outer.codes):
+            continue
+        label = inner.labels[_first_crossing(inner.codes, outer.codes)]
+        if declared and _nested_in(outer.codes, inner.codes):
+            raise InputError(
+                f"groups lists {outer.name!r} before {inner.name!r}, but {outer.name!r} lies inside {inner.name!r}. "
+                f"Outermost first: groups=[{inner.name!r}, {outer.name!r}]."
+            )
+        raise InputError(
+            f"{inner.name} {printable(label)!r} occurs in more than one {outer.name}, so {inner.name} is not nested in {outer.name} and crossed "
+            f"groups are not fitted. If it is a label used again for another {inner.name}, write (1|{outer.name}/{inner.name}) in the formula."
+        )
+    return tuple(ordered)
+
+
+def _nested_in(inner: Codes, outer: Codes) -> bool:
+    first = np.empty(int(inner.max(initial=0)) + 1, dtype=np.intp)
+    first[inner] = outer
+    return bool((first[inner] == outer).all())
+
+
+def _first_crossing(inner: Codes, outer: Codes) -> int:
+    first = np.empty(int(inner.max(initial=0)) + 1, dtype=np.intp)
+    first[inner] = outer
+    return int(inner[np.flatnonzero(first[inner] != outer)[0]])
+
+
+# --- the model matrix ---------------------------------------------------------------------------------------
+
+
+def design_matrix(
+    terms: Sequence[Term], intercept: bool, columns: dict[Variable, Column], n: int
+) -> tuple[Array, tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """R's `model.matrix` with treatment contrasts.
+
+    Returns
+    -------
+    x : array (n, p)
+    names : tuple of str
+    assign : tuple of int
+        Place in `terms`, -1 for the intercept.
+    constant : tuple of str
+        Factors with one level; the terms that hold them get no column by contrasts.
+    """
+    blocks: list[Array] = [np.ones(n)] if intercept else []
+    names = [INTERCEPT] if intercept else []
+    assign = [-1] if intercept else []
+    constant = tuple(dict.fromkeys(v.label for v, c in columns.items() if c.levels is not None and len(c.levels) < 2))
+    full = _fully_coded(terms, intercept, columns)
+    for k, term in enumerate(terms):
+        parts = [_coded(v, columns[v], full=(k, v) in full) for v in term]
+        arrays, labels = parts[0]
+        for more, more_labels in parts[1:]:
+            # the first variable varies fastest
+            arrays, labels = (
+                [a * b for b in more for a in arrays],
+                [f"{la}:{lb}" for lb in more_labels for la in labels],
+            )
+        blocks += arrays
+        names += labels
+        assign += [k] * len(labels)
+    x = np.empty((n, len(blocks)))
+    for j, block in enumerate(blocks):
+        x[:, j] = block
+    return x, tuple(names), tuple(assign), constant
+
+
+def _fully_coded(terms: Sequence[Term], intercept: bool, columns: dict[Variable, Column]) -> set[tuple[int, Variable]]:
+    """The (term, factor) couples that get all indicators instead of contrasts (R's TermCode)."""
+    out = set()
+    for k, term in enumerate(terms):
+        for v in term:
+            rest = set(term) - {v}
+            if rest and not any(rest <= set(earlier) for earlier in terms[:k]):
+                out.add((k, v))
+    if not intercept:
+        first = next(((k, v) for k, term in enumerate(terms) for v in term if columns[v].levels is not None), None)
+        if first is not None:
+            out.add(first)
+    return out
+
+
+def _coded(variable: Variable, column: Column, *, full: bool) -> tuple[list[Array], list[str]]:
+    if column.levels is None:
+        return [np.asarray(column.values, dtype=np.float64)], [variable.label]
+    start = 0 if full else 1
+    shown = range(start, len(column.levels))
+    return [(column.values == k).astype(np.float64) for k in shown], [f"{variable.label}{column.levels[k]}" for k in shown]
+
+
+def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None = None, weights: str | None = None) -> ModelFrame:
+    """Arrays of the model `formula` on the rows of `frame` where nothing it needs is missing.
+
+    Parameters
+    ----------
+    formula : Formula
+    frame : DataFrame
+    groups : sequence of str, optional
+        Nested grouping columns, outermost first, instead of bars in the formula.
+    weights : str, optional
+        Column of positive analysis weights.
+
+    Raises
+    ------
+    InputError
+        A column is absent or of the wrong kind, groups are crossed, no row is complete, or a weight is not positive.
+    """
+    if groups is not None and formula.groups:
+        raise InputError("grouping factors are named both in the formula and by groups=. Name them in one place.")
+    specs = formula.groups if groups is None else tuple((g,) for g in groups)
+    outcome = read_response(frame, formula.response)
+    columns = {v: read_column(frame, v.column, as_factor=v.as_factor) for v in formula.variables}
+    groupings = [(":".join(spec), read_grouping(frame, spec)) for spec in specs]
+    weighting = None if weights is None else _read_weights(frame, weights)
+
+    n_table = len(outcome)
+    missing = {formula.response: np.isnan(outcome)}
+    for v, column in columns.items():
+        missing[v.column] = column.missing
+    for name, column in groupings:
+        missing[name] = column.missing
+    if weighting is not None and weights is not None:
+        missing[weights] = np.isnan(weighting)
+    incomplete = np.logical_or.reduce(list(missing.values()))
+    rows = np.flatnonzero(~incomplete)
+    if not len(rows):
+        worst = max(missing, key=lambda c: int(missing[c].sum()))
+        raise InputError(
+            f"no row of the table is complete in every column of the model; {worst!r} is missing in {int(missing[worst].sum())} of {n_table} rows."
+        )
+    taken = None if len(rows) == n_table else rows
+    kept = {v: column.take(taken) for v, column in columns.items()}
+    x, names, assign, constant = design_matrix(formula.terms, formula.intercept, kept, len(rows))
+    if not x.shape[1]:
+        raise InputError(f"the formula {printable(formula.text)!r} leaves no fixed effect to estimate. Keep the intercept (1) or add a term.")
+    independent = [int(j) for j in reml.independent_columns(x)]
+    dropped = tuple(names[j] for j in range(len(names)) if j not in set(independent))
+    if dropped:
+        x = np.ascontiguousarray(x[:, independent])
+    nested = []
+    for name, column in groupings:
+        part = column.take(taken)
+        nested.append(Grouping(name, part.values.astype(np.intp), part.levels or ()))
+    return ModelFrame(
+        response=formula.response,
+        y=outcome if taken is None else outcome[rows],
+        x=x,
+        names=tuple(names[j] for j in independent),
+        terms=tuple(term_label(t) for t in formula.terms),
+        assign=tuple(assign[j] for j in independent),
+        groups=nest(nested, declared=groups is not None),
+        weights=None if weighting is None else (weighting if taken is None else weighting[rows]),
+        rows=rows,
+        n_table=n_table,
+        missing={c: int(m.sum()) for c, m in missing.items()},
+        dropped=dropped,
+        constant=constant,
+    )
+
+
+def _read_weights(frame: pd.DataFrame, name: str) -> Array:
+    column = read_column(frame, name, why="as weights")
+    if column.levels is not None:
+        raise InputError(f"the weights {name!r} hold text. Name a column of positive numbers.")
+    numbers = np.asarray(column.values, dtype=np.float64)
+    if (numbers <= 0).any():
+        row = int(np.flatnonzero(numbers <= 0)[0])
+        raise InputError(f"row {row + 2}, column {name!r}: the weight {numbers[row]:g} is not positive. Remove the row, or give it a weight above 0.")
+    return numbers
