@@ -63,6 +63,16 @@ def _least(limbs: Sequence[Array], candidates: Array) -> int:
     return int(candidates[0])
 
 
+def _settle_ties(better: Array, tied: Array, row: Sequence[Array], best: Sequence[Array]) -> None:
+    """Set `better` at those positions `tied` in the first limb where a later limb of `row` is smaller than `best`."""
+    for r, g in zip(row[1:], best[1:], strict=True):
+        if not tied.size:
+            return
+        mine, theirs = r[tied], g[tied]
+        better[tied[mine < theirs]] = True
+        tied = tied[mine == theirs]
+
+
 class Search:
     """The state of one matching problem; `run` completes the matching.
 
@@ -106,6 +116,7 @@ class Search:
         self.n_outer = 0
         self.meetings: list[tuple[Step, int, int]] = []
         self.hollows: list[tuple[Step, int]] = []
+        self.frontier: dict[int, tuple[list[Array], Array]] = {}
         self.row = [np.empty_like(v) for v in self.pot]
 
     # --- the whole run --------------------------------------------------------------------------------------
@@ -141,6 +152,7 @@ class Search:
         self.n_outer = 0
         self.meetings.clear()
         self.hollows.clear()
+        self.frontier.clear()
         self._make_outer(int(self.top[root]), None)
         while True:
             at_grow, vertex = self._next_grow()
@@ -225,13 +237,7 @@ class Search:
             out -= pot[s]
         better = row[0] < grow[0]
         if self.count > 1:
-            tied = np.flatnonzero((row[0] == grow[0]) & self.free)
-            for r, g in zip(row[1:], grow[1:], strict=True):
-                if not tied.size:
-                    break
-                mine, theirs = r[tied], g[tied]
-                better[tied[mine < theirs]] = True
-                tied = tied[mine == theirs]
+            _settle_ties(better, np.flatnonzero((row[0] == grow[0]) & self.free), row, grow)
         better &= self.free
         if better.any():
             for r, g in zip(row, grow, strict=True):
@@ -385,12 +391,44 @@ class Search:
         others = others[self.top[others] != b]
         if not others.size:
             return
-        rows = np.array(members)
-        slack = [
-            (limb[rows[:, None], others] - pot[rows][:, None] - pot[others]).ravel() for limb, pot in zip(self.limbs, self.pot, strict=True)
-        ]
-        k = _least(slack, np.arange(slack[0].size)) if self.count > 1 else int(slack[0].argmin())
-        self._note_meeting(int(rows[k // others.size]), int(others[k % others.size]), [x[k] for x in slack])
+        if len(members) * others.size <= 8 * self.n:
+            rows = np.array(members)
+            slack = [
+                (limb[rows[:, None], others] - pot[rows][:, None] - pot[others]).ravel()
+                for limb, pot in zip(self.limbs, self.pot, strict=True)
+            ]
+            k = _least(slack, np.arange(slack[0].size)) if self.count > 1 else int(slack[0].argmin())
+            self._note_meeting(int(rows[k // others.size]), int(others[k % others.size]), [x[k] for x in slack])
+            return
+        nearest, via = self._frontier(b)
+        slack = [x[others] - pot[others] for x, pot in zip(nearest, self.pot, strict=True)]
+        k = _least(slack, np.arange(others.size))
+        self._note_meeting(int(via[others[k]]), int(others[k]), [x[k] for x in slack])
+
+    def _frontier(self, b: int) -> tuple[list[Array], Array]:
+        """For every vertex, the least of weight minus `pot` over the members of a large outer blossom, and which member.
+
+        A blossom that grows by a few vertices at a time takes over the frontier of its largest part.
+        """
+        parts = sorted(self.cycle[b], key=lambda c: len(self.inside[c]))
+        heir = parts.pop()
+        found = self.frontier.pop(heir, None)
+        fresh = [v for c in parts for v in self.inside[c]]
+        if found is None:
+            fresh += self.inside[heir]
+            first = fresh.pop()
+            found = [limb[first] - pot[first] for limb, pot in zip(self.limbs, self.pot, strict=True)], np.full(self.n, first)
+        nearest, via = found
+        for m in fresh:
+            row = [limb[m] - pot[m] for limb, pot in zip(self.limbs, self.pot, strict=True)]
+            better = row[0] < nearest[0]
+            if self.count > 1:
+                _settle_ties(better, np.flatnonzero(row[0] == nearest[0]), row, nearest)
+            for x, r in zip(nearest, row, strict=True):
+                np.copyto(x, r, where=better)
+            via[better] = m
+        self.frontier[b] = found
+        return found
 
     def _expand_inner(self, b: int) -> None:
         """The dual of an inner blossom has reached zero: put its children back into the tree, or outside it."""

@@ -69,33 +69,77 @@ def check_certificate(
         return refuse("a pair is not allowed", without[0], partner[without[0]])
     if len(y) != len(limbs) or any(v.shape != (n,) for v in y) or len(z) != len(blossoms) or any(len(x) != len(limbs) for x in z):
         return refuse("the certificate has the wrong shape")
-    sets = [np.unique(np.asarray(b, dtype=np.int64)) for b in blossoms]
-    for b, members, value in zip(blossoms, sets, z, strict=True):
-        if members.size != len(b) or members.size % 2 == 0 or members.min() < 0 or members.max() >= n:
+    for b, value in zip(blossoms, z, strict=True):
+        if len(set(b)) != len(b) or len(b) % 2 == 0 or min(b) < 0 or max(b) >= n:
             return refuse("a blossom is not an odd set of vertices", *b)
         if tuple(value) < (0,) * len(limbs):
             return refuse("a blossom has a negative dual", *b)
+    nest = _nest(blossoms, n)
+    if nest is None:
+        return refuse("two blossoms overlap without one holding the other")
 
     open_edges = edges
     primal = []
     for k, (weight, dual) in enumerate(zip(limbs, y, strict=True)):
         weight, dual = _safe(weight, dual, [int(x[k]) for x in z], open_edges)
         slack = 2 * weight - dual[:, None] - dual
-        for members, value in zip(sets, z, strict=True):
-            if value[k]:
-                slack[np.ix_(members, members)] += value[k]
+        _add_blossoms(slack, nest, [int(x[k]) for x in z])
         broken = (slack < 0) & open_edges
         if broken.any():
             i, j = np.argwhere(broken)[0]
             return refuse("an edge is cheaper than the duals allow", i, j)
         twice = sum(int(x) for x in 2 * weight[everyone, partner]) // 2
-        bound = sum(int(v) for v in dual) - sum(int(x[k]) * (members.size // 2) for members, x in zip(sets, z, strict=True))
+        bound = sum(int(v) for v in dual) - sum(int(x[k]) * (len(b) // 2) for b, x in zip(blossoms, z, strict=True))
         if twice != bound:
             return refuse("the total of the pairs differs from the dual bound")
         primal.append(twice // 2)
         # only an edge that is tight so far is judged by the next limb
         open_edges = open_edges & (slack == 0)
     return Verdict("", (), tuple(primal), looked_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nested:
+    """One blossom in its family: its vertices apart from the largest blossom inside it, and that one."""
+
+    blossom: int
+    rest: Array
+    heir: int  # the largest blossom directly inside, or -1
+    members: Array
+
+
+def _nest(blossoms: Sequence[Sequence[int]], n: int) -> list[_Nested] | None:
+    """The blossoms from the largest down, each with its largest part; None when two cross."""
+    owner = np.full(n, -1)
+    family = []
+    for k in sorted(range(len(blossoms)), key=lambda k: len(blossoms[k])):
+        members = np.array(blossoms[k], dtype=np.int64)
+        inside, counts = np.unique(owner[members], return_counts=True)
+        parts = {int(i): int(c) for i, c in zip(inside, counts, strict=True) if i >= 0}
+        if any(count != len(blossoms[i]) for i, count in parts.items()):
+            return None
+        heir = max(parts, key=parts.__getitem__, default=-1)
+        family.append(_Nested(k, members[owner[members] != heir] if heir >= 0 else members, heir, members))
+        owner[members] = k
+    return family[::-1]
+
+
+def _add_blossoms(slack: Array, family: Sequence[_Nested], z: Sequence[int]) -> None:
+    """Add to each edge the duals of the blossoms that hold both its ends.
+
+    What a blossom adds to the edges inside its largest part is handed down to that part, so that deep nests cost no
+    more than the edges there are.
+    """
+    owed = list(z)
+    for b in family:
+        value = owed[b.blossom]
+        if not value:
+            continue
+        slack[b.rest[:, None], b.members] += value
+        if b.heir >= 0:
+            heirs = np.setdiff1d(b.members, b.rest, assume_unique=True)
+            slack[heirs[:, None], b.rest] += value
+            owed[b.heir] += value
 
 
 def _safe(weight: Array, dual: Array, z: Sequence[int], edges: Array) -> tuple[Array, Array]:
