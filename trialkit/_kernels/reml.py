@@ -218,51 +218,35 @@ def _status(r: Reduced) -> str:
     # two factors: the information about (outer, inner, residual) must have full rank at some, and so at almost every, theta
     blocks = criterion.stack([r], reml=True)
     state = criterion.evaluate(blocks, (1.0 / blocks.typical_size())[:, None])
-    information = information_matrix(_components(state, r.n), r.p, reml=True)
-    scale = np.sqrt(np.diagonal(information))
-    if np.any(scale <= 1e-12 * scale.max()):
+    information = criterion.components(state, r.n, reml=True).expected
+    scale = np.sqrt(np.maximum(np.diagonal(information), 0.0))
+    if np.any(scale <= 1e-9 * scale.max()):
         return "no_between_df"
     return "ok" if np.linalg.eigvalsh(information / np.outer(scale, scale))[0] > 1e-10 else "confounded"
 
 
-def _components(state: criterion.State, n: int) -> Components:
-    return criterion.with_residual(criterion.at(state, (0, 0)), n)
-
-
-def information_matrix(c: Components, p: int, *, reml: bool) -> Array:
-    """tr(P G_i P G_j) for all components, residual last, at residual variance 1: twice the expected information (k + 1, k + 1)."""
-    if not reml:
-        return c.trace2
-    Pxx = c.P[:, :p, :p]
-    cross = np.einsum("klii->kl", c.Q[:, :, :p, :p])
-    out = c.trace2 - 2.0 * cross + np.einsum("kij,lji->kl", Pxx, Pxx)
-    return np.asarray(0.5 * (out + out.T))
-
-
 def _assemble(r: Reduced, blocks: criterion.Blocks, found: Found, row: int, method: Method) -> MixedFit:
     reml = method == "reml"
-    theta = found.theta[row]
     if found.unbounded[row]:
         return _least_squares(r, "zero_residual", method)
+    theta = found.theta[row]
     state = criterion.evaluate(blocks, theta[None, None])
+    slope, noise = criterion.gradient(state, n=r.n, p=r.p, reml=reml)
     boundary = theta <= 0.0
-    free = ~boundary
-    relative = np.abs(found.gradient[row]) / np.where(found.noise[row] > 0, found.noise[row], 1.0)
+    relative = np.where(boundary, 0.0, np.abs(slope[0, 0]) / noise[0, 0])
     optimum = Optimum(
         iterations=int(found.iterations[row]),
         evaluations=int(found.evaluations[row]) + 1,
         optima=int(found.optima[row]),
-        gradient=found.gradient[row],
-        relative_gradient=float(relative[free].max()) if free.any() else 0.0,
+        gradient=slope[0, 0],
+        relative_gradient=float(relative.max()),
         converged=bool(found.converged[row]),
     )
     value = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0]) + _constant(r, reml)
-    root = state.root[0, 0]
-    ypy = float(state.ypy[0, 0])
-    sigma2 = r.scale**2 * ypy / blocks.df
-    return _record(
-        r, root, sigma2, theta, -0.5 * value, boundary, np.ones(theta.size, dtype=np.bool_), "ok", optimum, method, _components(state, r.n)
-    )
+    sigma2 = r.scale**2 * float(state.ypy[0, 0]) / blocks.df
+    parts = criterion.components(state, r.n, reml=reml)
+    identified = np.ones(theta.size, dtype=np.bool_)
+    return _record(r, state.root[0, 0], sigma2, theta, -0.5 * value, boundary, identified, "ok", optimum, method, parts)
 
 
 def _least_squares(r: Reduced, status: str, method: Method) -> MixedFit:
@@ -282,8 +266,8 @@ def _least_squares(r: Reduced, status: str, method: Method) -> MixedFit:
     if usable and status != "zero_residual":
         log_likelihood = -0.5 * deviance(r, theta, method=method)
     if status == "singletons":
-        eye = np.eye(p + 1)
-        components = Components(np.array([float(r.n)]), np.array([[float(r.n)]]), eye[None], eye[None, None])
+        eye, twice = np.eye(p), np.array([[float(df)]])
+        components = Components(eye[None], eye[None, None], twice, twice)
     optimum = Optimum(0, 1, 0, np.zeros(k), 0.0, True)
     identified = np.zeros(k, dtype=np.bool_)
     return _record(r, root, sigma2, theta, log_likelihood, np.ones(k, dtype=np.bool_), identified, status, optimum, method, components)

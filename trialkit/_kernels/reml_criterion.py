@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import lapack
 
 from trialkit._kernels.reml_reduction import Array, IntArray, Reduced
 
@@ -115,28 +116,30 @@ def size_classes(sizes: Array, rows: Array) -> tuple[Array, Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The model at given variance ratios; leading axes are data sets and ratios. G_k for the k random intercepts only (see
-    `with_residual`)."""
+    """The model at given variance ratios; leading axes are data sets and ratios, k the random intercepts. Empty where not asked.
+
+    Phi is (X'MX)^-1 and r = (-gamma, 1) / sqrt(y'Py), so that A r is the residual.
+    """
 
     theta: Array  # (..., k)
     log_det_v: Array  # (...)
-    log_det_h: Array  # (...)        log |X' M X| in the orthonormal basis
+    log_det_h: Array  # (...)        log |X'MX| in the orthonormal basis
     ypy: Array  # (...)        y'Py, scaled outcome
-    root: Array  # (..., q, q)  inverse Cholesky factor of H; its last row is (-gamma, 1) / sqrt(ypy)
+    root: Array  # (..., q, q)  inverse Cholesky factor of H; its last row is r
     trace: Array  # (..., k)     tr(M G_k)
-    P: Array  # (..., k, q, q)   whitened
-    trace2: Array  # (..., k, k)      tr(M G_k M G_l)
-    Q: Array  # (..., k, k, q, q) whitened
-
-
-def at(state: State, index: tuple[int, ...]) -> State:
-    """One data set and ratio of a full (order 2) state."""
-    parts = (getattr(state, name)[index] for name in ("theta", "log_det_v", "log_det_h", "ypy", "root", "trace", "P", "trace2", "Q"))
-    return State(*parts)
+    P: Array  # (..., k, q, q)
+    p_x: Array  # (..., k)     tr(Phi P_k)
+    p_y: Array  # (..., k)     r' P_k r
+    trace2: Array  # (..., k, k)  tr(M G_k M G_l)
+    Q: Array  # (..., k, k, q, q)
+    q_x: Array  # (..., k, k)  tr(Phi Q_kl)
+    q_y: Array  # (..., k, k)  r' Q_kl r
+    pp_x: Array  # (..., k, k)  tr(Phi P_k Phi P_l)
+    pp_y: Array  # (..., k, k)  r' P_k Phi P_l r
 
 
 def evaluate(blocks: Blocks, theta: Array, *, order: int = 2) -> State:
-    """State at `theta` (S, G, k); order 0, 1 or 2 says which derivatives will be asked."""
+    """State at `theta` (S, G, k); order 0, 1 or 2 says how many derivatives will be asked."""
     if blocks.starts.size:
         return _evaluate_two(blocks, theta, order)
     return _evaluate_one(blocks, theta, order)
@@ -150,16 +153,24 @@ def _evaluate_one(b: Blocks, theta: Array, order: int) -> State:
     one_plus = 1.0 + theta * m  # (S, G, M)
     d = 1.0 / one_plus
     md = m * d
-    weights = [d] if order == 0 else [d, md * d] if order == 1 else [d, md * d, md * md * d]
-    stacked = np.concatenate(weights, axis=1) @ b.products  # (S, (order + 1) G, q * q)
-    sums = stacked.reshape(S, order + 1, G, q, q)
-    H = sums[:, 0] + b.within[:, None]
-    log_det_v = (c * np.log(one_plus)).sum(axis=-1)
-    trace = (c * md).sum(axis=-1)[..., None] if order else _NONE
-    trace2 = (c * md * md).sum(axis=-1)[..., None, None] if order > 1 else _NONE
-    P = sums[:, 1][:, :, None] if order else _NONE
-    Q = sums[:, 2][:, :, None, None] if order > 1 else _NONE
-    return _whiten(theta, log_det_v, H, trace, P, trace2, Q, order)
+    weights = np.empty((S, order + 1, G, m.shape[-1]))
+    weights[:, 0] = d
+    if order:
+        np.multiply(md, d, out=weights[:, 1])
+    if order > 1:
+        np.multiply(md, weights[:, 1], out=weights[:, 2])
+    sums = (weights.reshape(S, -1, m.shape[-1]) @ b.products).reshape(S, order + 1, G, q, q)
+    cmd = c * md
+    return _contract(
+        theta,
+        (c * np.log(one_plus)).sum(axis=-1),
+        sums[:, 0] + b.within[:, None],
+        cmd.sum(axis=-1)[..., None] if order else _NONE,
+        sums[:, 1][:, :, None] if order else _NONE,
+        (cmd * md).sum(axis=-1)[..., None, None] if order > 1 else _NONE,
+        sums[:, 2][:, :, None, None] if order > 1 else _NONE,
+        order,
+    )
 
 
 def _evaluate_two(b: Blocks, theta: Array, order: int) -> State:
@@ -179,49 +190,71 @@ def _evaluate_two(b: Blocks, theta: Array, order: int) -> State:
     dR = d[..., None] * R
     tau = np.add.reduceat((root_a * d)[..., None] * R, starts, axis=-2)  # (S, G, K, q)
     ctau = c[..., None] * tau
-    H = b.within[:, None] + _t(R) @ dR - _t(tau) @ ctau
+    H = b.within[:, None] + R.mT @ dR - tau.mT @ ctau
     trace = trace2 = P = Q = _NONE
     if order:
         Fp = h[..., None] * tau
         Fs = root_a[..., None] * dR - u[..., None] * np.repeat(ctau, lengths, axis=-2)
-        P = np.stack([_t(Fp) @ Fp, _t(Fs) @ Fs], axis=-3)
+        P = np.stack([Fp.mT @ Fp, Fs.mT @ Fs], axis=-3)
         u2 = np.add.reduceat(u * u, starts, axis=-1)
         trace = np.stack([(alpha * h).sum(axis=-1), u.sum(axis=-1) - (c * u2).sum(axis=-1)], axis=-1)
     if order > 1:
         uFs = u[..., None] * Fs
         Ts = np.add.reduceat(uFs, starts, axis=-2)
-        Qpp = _t(Fp) @ ((alpha * h)[..., None] * Fp)
-        Qps = _t(Fp) @ (h[..., None] * Ts)
-        Qss = _t(Fs) @ uFs - _t(Ts) @ (c[..., None] * Ts)
-        Q = np.stack([np.stack([Qpp, Qps], axis=-3), np.stack([_t(Qps), Qss], axis=-3)], axis=-4)
+        Qpp = Fp.mT @ ((alpha * h)[..., None] * Fp)
+        Qps = Fp.mT @ (h[..., None] * Ts)
+        Qss = Fs.mT @ uFs - Ts.mT @ (c[..., None] * Ts)
+        Q = np.stack([np.stack([Qpp, Qps], axis=-3), np.stack([Qps.mT, Qss], axis=-3)], axis=-4)
         u3 = np.add.reduceat(u * u * u, starts, axis=-1)
         tpp = ((alpha * h) ** 2).sum(axis=-1)
         tps = (h * h * u2).sum(axis=-1)
         tss = (u2 - 2.0 * c * u3 + (c * u2) ** 2).sum(axis=-1)
         trace2 = np.stack([np.stack([tpp, tps], axis=-1), np.stack([tps, tss], axis=-1)], axis=-2)
-    return _whiten(theta, log_det_v, H, trace, P, trace2, Q, order)
+    return _contract(theta, log_det_v, H, trace, P, trace2, Q, order)
 
 
 _NONE = np.empty(0)
 
 
-def _t(a: Array) -> Array:
-    return np.swapaxes(a, -1, -2)
-
-
-def _whiten(theta: Array, log_det_v: Array, H: Array, trace: Array, P: Array, trace2: Array, Q: Array, order: int) -> State:
+def _inverse_root(H: Array) -> tuple[Array, Array]:
+    """Inverse of the lower Cholesky factor of H (..., q, q), and the factor's diagonal (..., q)."""
+    q = H.shape[-1]
+    if H.size == q * q:  # one matrix: straight to LAPACK, a third of the time
+        factor, failed = lapack.dpotrf(H.reshape(q, q), lower=1, clean=1)
+        if failed:
+            raise np.linalg.LinAlgError("the cross-products are not positive definite")
+        inverse, _ = lapack.dtrtri(factor, lower=1)
+        return np.ascontiguousarray(inverse).reshape(H.shape), factor.diagonal().reshape(H.shape[:-1])
     L = np.linalg.cholesky(H)
-    diagonal = np.diagonal(L, axis1=-2, axis2=-1)
+    return np.linalg.inv(L), np.diagonal(L, axis1=-2, axis2=-1)
+
+
+def _contract(theta: Array, log_det_v: Array, H: Array, trace: Array, P: Array, trace2: Array, Q: Array, order: int) -> State:
+    root, diagonal = _inverse_root(H)
     log_det_h = 2.0 * np.log(diagonal[..., :-1]).sum(axis=-1)
     ypy = diagonal[..., -1] ** 2
-    root = np.linalg.inv(L)
+    p_x = p_y = q_x = q_y = pp_x = pp_y = _NONE
     if order:
-        wide = root[..., None, :, :]
-        P = wide @ P @ _t(wide)
-    if order > 1:
-        wide = wide[..., None, :, :]
-        Q = wide @ Q @ _t(wide)
-    return State(theta, log_det_v, log_det_h, ypy, root, trace, P, trace2, Q)
+        q = H.shape[-1]
+        lead = H.shape[:-2]
+        x, r = root[..., :-1, :], root[..., -1:, :]
+        pair = np.empty((*lead, 2, q, q))  # contraction with Phi and with r r'
+        np.matmul(x.mT, x, out=pair[..., 0, :, :])
+        np.matmul(r.mT, r, out=pair[..., 1, :, :])
+        columns = pair.reshape(*lead, 2, q * q).mT
+        k = theta.shape[-1]
+        contracted = P.reshape(*lead, k, q * q) @ columns
+        p_x, p_y = contracted[..., 0], contracted[..., 1]
+        if order > 1:
+            contracted = (Q.reshape(*lead, k * k, q * q) @ columns).reshape(*lead, k, k, 2)
+            q_x, q_y = contracted[..., 0], contracted[..., 1]
+            half = root[..., None, :, :] @ P
+            white = half @ root.mT[..., None, :, :]
+            last = white[..., -1, :-1]
+            flat = white.reshape(*lead, k, q * q)
+            pp_y = last @ last.mT
+            pp_x = flat @ flat.mT - 2.0 * pp_y - p_y[..., :, None] * p_y[..., None, :]
+    return State(theta, log_det_v, log_det_h, ypy, root, trace, P, p_x, p_y, trace2, Q, q_x, q_y, pp_x, pp_y)
 
 
 def criterion(state: State, *, n: int, p: int, reml: bool) -> Array:
@@ -240,57 +273,56 @@ def constant(*, n: int, p: int, reml: bool, log_scale: float, log_det_basis: flo
 
 def gradient(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]:
     """Derivative of `criterion` in theta (..., k), and the size of the terms it is the difference of (its rounding level)."""
-    traces = state.trace - np.einsum("...ii->...", state.P[..., :p, :p]) if reml else state.trace
-    N = n - p if reml else n
-    explained = N * state.P[..., p, p]
-    return traces - explained, np.abs(state.trace) + np.abs(explained)
+    explained = (n - p if reml else n) * state.p_y
+    value = state.trace - explained - state.p_x if reml else state.trace - explained
+    return value, state.trace + explained
 
 
 def hessian(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]:
     """Second derivatives of `criterion` in theta (..., k, k): observed, and expected (for steps where the observed are not positive)."""
-    Pxx = state.P[..., :p, :p]
-    Pxy = state.P[..., :p, p]
-    pyy = state.P[..., p, p]
-    expected = _projected_trace2(state, p) if reml else state.trace2
     N = n - p if reml else n
-    quadratic = state.Q[..., p, p] - np.einsum("...ki,...li->...kl", Pxy, Pxy)
-    observed = -expected + 2.0 * N * quadratic - N * pyy[..., :, None] * pyy[..., None, :]
-    traces = state.trace - np.einsum("...ii->...", Pxx) if reml else state.trace
-    profiled = expected - traces[..., :, None] * traces[..., None, :] / N
-    return observed, profiled
-
-
-def _projected_trace2(state: State, p: int) -> Array:
-    """tr(P G_k P G_l) for the projected P = M - M X (X'MX)^-1 X'M."""
-    Pxx = state.P[..., :p, :p]
-    return np.asarray(state.trace2 - 2.0 * np.einsum("...ii->...", state.Q[..., :p, :p]) + np.einsum("...kij,...lij->...kl", Pxx, Pxx))
+    expected = state.trace2 - 2.0 * state.q_x + state.pp_x if reml else state.trace2
+    traces = state.trace - state.p_x if reml else state.trace
+    observed = N * (2.0 * (state.q_y - state.pp_y) - state.p_y[..., :, None] * state.p_y[..., None, :]) - expected
+    return observed, expected - traces[..., :, None] * traces[..., None, :] / N
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """All variance components, the residual last (k + 1), at one theta and with residual variance 1; whitened coordinates."""
+    """All c variance components, the residual last, at one theta and residual variance 1; P and Q of X only, whitened by the root of H."""
 
-    trace: Array  # (k + 1,)
-    trace2: Array  # (k + 1, k + 1)
-    P: Array  # (k + 1, q, q)
-    Q: Array  # (k + 1, k + 1, q, q)
+    P: Array  # (c, p, p)
+    Q: Array  # (c, c, p, p)
+    expected: Array  # (c, c)  tr(P G_i P G_j), or tr(M G_i M G_j) for ML: twice the expected information
+    observed: Array  # (c, c)  twice the observed information
 
 
-def with_residual(state: State, n: int) -> Components:
-    """Add the residual component by the identity sum_k theta_k M G_k + M = identity: no further matrices are needed.
+def components(state: State, n: int, *, reml: bool) -> Components:
+    """Components from the state of one data set at one theta, made with order 2.
 
-    `state` is that of one data set at one theta (no leading axes).
+    The residual's matrices follow from sum_k theta_k M G_k + M = identity; nothing new is computed from data.
     """
-    theta = state.theta
-    k, q = theta.size, state.root.shape[-1]
-    trace, trace2 = np.empty(k + 1), np.empty((k + 1, k + 1))
-    P, Q = np.empty((k + 1, q, q)), np.empty((k + 1, k + 1, q, q))
-    trace[:k], trace2[:k, :k], P[:k], Q[:k, :k] = state.trace, state.trace2, state.P, state.Q
-    trace[k] = n - theta @ trace[:k]
-    P[k] = np.eye(q) - np.tensordot(theta, P[:k], 1)
-    trace2[k, :k] = trace2[:k, k] = trace[:k] - trace2[:k, :k] @ theta
-    trace2[k, k] = trace[k] - trace2[k, :k] @ theta
-    Q[:k, k] = P[:k] - np.tensordot(theta, Q[:k, :k], (0, 1))
+    index = (0,) * (state.theta.ndim - 1)
+    theta, root = state.theta[index], state.root[index]
+    k, q = theta.size, root.shape[-1]
+    c, p = k + 1, q - 1
+    P, Q, trace2 = np.empty((c, q, q)), np.empty((c, c, q, q)), np.empty((c, c))
+    np.matmul(root @ state.P[index], root.T, out=P[:k])
+    np.matmul(root @ state.Q[index], root.T, out=Q[:k, :k])
+    trace, trace2[:k, :k] = state.trace[index], state.trace2[index]
+    P[k] = np.eye(q) - (theta @ P[:k].reshape(k, -1)).reshape(q, q)
+    trace2[k, :k] = trace2[:k, k] = trace - trace2[:k, :k] @ theta
+    trace2[k, k] = n - theta @ trace - trace2[k, :k] @ theta
+    Q[:k, k] = P[:k]
+    for j in range(k):
+        Q[:k, k] -= theta[j] * Q[:k, j]
     Q[k, :k] = np.swapaxes(Q[:k, k], -1, -2)
-    Q[k, k] = P[k] - np.tensordot(theta, Q[k, :k], 1)
-    return Components(trace, trace2, P, Q)
+    Q[k, k] = P[k]
+    for j in range(k):
+        Q[k, k] -= theta[j] * Q[k, j]
+    Pxx, Pxy = P[:, :p, :p], P[:, :p, p]
+    flat = Pxx.reshape(c, p * p)
+    expected = trace2 - 2.0 * np.einsum("klii->kl", Q[:, :, :p, :p]) + flat @ flat.T if reml else trace2
+    # y'P G_k P G_l P y / sigma^2: in whitened coordinates y'Py is 1 and sigma^2 is 1 / N
+    observed = 2.0 * (n - p if reml else n) * (Q[:, :, p, p] - Pxy @ Pxy.T) - expected
+    return Components(Pxx, Q[:, :, :p, :p], expected, observed)

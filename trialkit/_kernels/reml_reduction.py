@@ -266,7 +266,7 @@ def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
         raise ValueError("group codes must not be negative (a missing group is not a group)")
     if codes.max() >= 4 * codes.size + 64:
         levels, index = np.unique(codes, return_inverse=True)
-        return index.astype(np.intp), levels
+        return index.astype(np.intp), np.asarray(levels, dtype=np.intp)
     present = np.bincount(codes) > 0
     levels = np.flatnonzero(present)
     if levels.size == present.size:
@@ -277,14 +277,14 @@ def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
 def _group_sums(A: Array, codes: IntArray, J: int, root: Array | None) -> tuple[Array, Array, Array]:
     n, q = A.shape
     if root is None:
-        sizes = np.bincount(codes, minlength=J).astype(np.float64)
+        sizes: Array = np.bincount(codes, minlength=J).astype(np.float64)
         weighted = A
     else:
         sizes = np.bincount(codes, weights=root * root, minlength=J)
         weighted = A * root[:, None]
     if n * q <= 100_000:
-        flat = np.bincount((codes[:, None] * q + np.arange(q)).ravel(), weights=weighted.ravel(), minlength=J * q)
-        sums = flat.reshape(J, q)
+        cells = (codes[:, None] * q + np.arange(q)).ravel()
+        sums: Array = np.bincount(cells, weights=weighted.ravel(), minlength=J * q).reshape(J, q)
     else:
         sums = np.empty((J, q))
         for j in range(q):

@@ -18,8 +18,9 @@ from trialkit._kernels.reml_reduction import Array, IntArray
 
 BoolArray = NDArray[np.bool_]
 
-# theta * size on which the criterion is scanned; the last ones only serve outcomes that hardly vary within groups
-_SCAN = np.array([0.0, 0.01, 0.03, 0.1, 0.25, 0.6, 1.5, 4.0, 10.0, 30.0, 100.0, 1e3, 1e5, 1e8, 1e11])
+# theta * size on which the criterion is scanned; beyond it only where the criterion still falls there
+_SCAN = np.array([0.0, 0.01, 0.03, 0.1, 0.3, 0.8, 2.0, 5.0, 15.0, 60.0, 300.0])
+_FAR = np.array([300.0, 3e3, 1e5, 1e8, 1e11])
 _SCAN_TWO = np.array([0.0, 0.03, 0.2, 1.0, 5.0, 30.0, 300.0])
 _LIMIT = 1e11  # theta * size beyond which the residual variance is called zero
 _MAX_STEPS = 100
@@ -30,10 +31,8 @@ class Found:
     """Optimum of S data sets."""
 
     theta: Array  # (S, k)
-    gradient: Array  # (S, k)  derivative of the criterion in theta
-    noise: Array  # (S, k)  size of the terms that derivative is the difference of
-    iterations: IntArray  # (S,)
-    evaluations: IntArray  # (S,)    including the scan
+    iterations: IntArray  # (S,)    Newton steps
+    evaluations: IntArray  # (S,)    of the criterion, the scan included
     optima: IntArray  # (S,)    local optima compared
     converged: BoolArray  # (S,)
     unbounded: BoolArray  # (S,)    the criterion still falls at the upper limit: zero residual variance
@@ -45,92 +44,114 @@ def search(blocks: Blocks) -> Found:
 
 
 def _search_one(blocks: Blocks) -> Found:
-    n, p, reml = blocks.n, blocks.p, blocks.reml
     S = blocks.n_sets
     size = np.broadcast_to(blocks.typical_size()[:, 0], (S,))
-    grid = _SCAN / size[:, None]  # (S, G)
-    state = evaluate(blocks, grid[..., None], order=1)
-    value = criterion(state, n=n, p=p, reml=reml)
-    slope, noise = (a[..., 0] for a in gradient(state, n=n, p=p, reml=reml))
-
-    best_theta = np.zeros(S)
-    best_value = np.where(slope[:, 0] >= 0.0, value[:, 0], np.inf)
-    best_slope, best_noise = slope[:, 0].copy(), noise[:, 0].copy()
-    iterations = np.zeros(S, dtype=np.intp)
-    evaluations = np.full(S, _SCAN.size, dtype=np.intp)
-    converged = np.isfinite(best_value)
-    optima = converged.astype(np.intp)
+    points = _SCAN
+    value, slope, noise = _scan_one(blocks, size, points)
+    if (slope[:, -1] < 0.0).any():
+        points = np.append(_SCAN, _FAR)
+        _, far, far_noise = _scan_one(blocks, size, _FAR)
+        slope, noise = np.append(slope, far, axis=1), np.append(noise, far_noise, axis=1)
     unbounded = slope[:, -1] < -1e-9 * noise[:, -1]
+
+    zero = slope[:, 0] >= -4e-15 * noise[:, 0]  # at zero the criterion rises, or is flat to the last digit: an optimum at the boundary
+    slope[zero, 0] = np.abs(slope[zero, 0])
+    theta = np.zeros(S)
+    converged = zero.copy()
+    optima = zero.astype(np.intp)
+    iterations = np.zeros(S, dtype=np.intp)
+    evaluations = np.full(S, points.size, dtype=np.intp)
 
     sets, cells = np.nonzero((slope[:, :-1] < 0.0) & (slope[:, 1:] >= 0.0))
     if sets.size:
-        s = size[sets]
-        inside = _newton_one(
-            blocks.take(sets), s, np.log1p(_SCAN[cells]), np.log1p(_SCAN[cells + 1]), slope[sets, cells], slope[sets, cells + 1]
-        )
-        for row, i in enumerate(sets):  # a loop over optima, of which there is nearly always one a set
-            iterations[i] += inside.steps[row]
-            evaluations[i] += inside.steps[row] + 1
-            optima[i] += 1
-        order = np.lexsort((inside.value, sets))
-        first = order[np.concatenate(([True], sets[order][1:] != sets[order][:-1]))]
-        i = sets[first]
-        better = inside.value[first] < best_value[i]
-        i, row = i[better], first[better]
-        best_theta[i], best_value[i] = inside.theta[row], inside.value[row]
-        best_slope[i], best_noise[i], converged[i] = inside.slope[row], inside.noise[row], inside.converged[row]
-    return Found(
-        best_theta[:, None], best_slope[:, None], best_noise[:, None], iterations, evaluations, optima, converged & ~unbounded, unbounded
-    )
+        run = _newton_one(blocks.take(sets), size[sets], slope[sets], points, cells)
+        np.add.at(optima, sets, 1)
+        np.add.at(iterations, sets, run.steps)
+        np.add.at(evaluations, sets, run.steps)
+        if optima.max() == 1:
+            first = np.arange(sets.size)
+        else:
+            order = np.lexsort((run.value, sets))
+            first = order[np.concatenate(([True], sets[order][1:] != sets[order][:-1]))]
+            first = first[~zero[sets[first]] | (run.value[first] < value[sets[first], 0])]
+        theta[sets[first]] = run.theta[first]
+        converged[sets[first]] = run.converged[first]
+    return Found(theta[:, None], iterations, evaluations, optima, converged & ~unbounded, unbounded)
+
+
+def _scan_one(blocks: Blocks, size: Array, points: Array) -> tuple[Array, Array, Array]:
+    """Criterion, its slope in theta and the rounding level of the slope (S, G) at theta * size = points (G,)."""
+    state = evaluate(blocks, (points / size[:, None])[..., None], order=1)
+    slope, noise = gradient(state, n=blocks.n, p=blocks.p, reml=blocks.reml)
+    return criterion(state, n=blocks.n, p=blocks.p, reml=blocks.reml), slope[..., 0], noise[..., 0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
     theta: Array
     value: Array
-    slope: Array
-    noise: Array
     steps: IntArray
     converged: BoolArray
 
 
-def _newton_one(blocks: Blocks, size: Array, low: Array, high: Array, slope_low: Array, slope_high: Array) -> _Inside:
-    """Newton's method for the derivative in t, kept inside a bracket of its sign change; all arrays (S,)."""
+def _newton_one(blocks: Blocks, size: Array, slopes: Array, points: Array, cells: IntArray) -> _Inside:
+    """Newton's method for the zero of the slope in t, kept inside the scan's cell where its sign changes; S data sets in step.
+
+    `slopes` (S, G) are those of the scan. The last step is taken on trust: it is below 1e-8 of t, and the next would be about its square.
+    """
     n, p, reml = blocks.n, blocks.p, blocks.reml
     S = size.size
-    g_low, g_high = slope_low * np.exp(low), slope_high * np.exp(high)
-    t = low + (high - low) * g_low / (g_low - g_high)
-    theta, value, slope, noise = np.empty(S), np.empty(S), np.empty(S), np.empty(S)
-    steps = np.zeros(S, dtype=np.intp)
+    at = np.log1p(points)
+    rows = np.arange(S)
+    low, high = at[cells], at[cells + 1]
+    t = _start(at, slopes * (1.0 + points), rows, cells)
+    theta, value = np.empty(S), np.empty(S)
+    steps = np.full(S, _MAX_STEPS, dtype=np.intp)
     converged = np.zeros(S, dtype=np.bool_)
-    live = np.arange(S)
+    live = rows
     part = blocks
     for step in range(_MAX_STEPS):
-        ratio = np.expm1(t) / size[live]
+        ratio = np.expm1(t) / size
         state = evaluate(part, ratio[:, None, None], order=2)
-        g, level = (a[:, 0, 0] for a in gradient(state, n=n, p=p, reml=reml))
+        g, level = gradient(state, n=n, p=p, reml=reml)
+        g, level = g[:, 0, 0], level[:, 0, 0]
         h = hessian(state, n=n, p=p, reml=reml)[0][:, 0, 0, 0]
-        theta[live], value[live] = ratio, criterion(state, n=n, p=p, reml=reml)[:, 0]
-        slope[live], noise[live], steps[live] = g, level, step + 1
         falling = g < 0.0
         low, high = np.where(falling, t, low), np.where(falling, high, t)
-        # derivatives in t: theta = (e^t - 1) / size
-        chain = np.exp(t) / size[live]
-        first, second = g * chain, h * chain * chain + g * chain
-        newton = t - first / np.where(second > 0.0, second, np.inf)
-        inside = (second > 0.0) & (newton > low) & (newton < high)
-        new = np.where(inside, newton, 0.5 * (low + high))
-        move = np.abs(new - t)
-        done = (np.abs(first) <= 2e-15 * level * chain) | (inside & (move <= 1e-14 * t)) | (high - low <= 2e-16 * high)
+        curvature = h * (1.0 / size + ratio) + g  # of the criterion in t, over the derivative of theta in t
+        good = curvature > 0.0
+        new = t - g / np.where(good, curvature, np.inf)
+        good &= (new > low) & (new < high)
+        exact = np.abs(g) <= 4e-15 * level
+        new = np.where(exact, t, np.where(good, new, 0.5 * (low + high)))
+        done = exact | (good & (np.abs(new - t) <= 1e-8 * t)) | (high - low <= 4e-16 * high)
         if done.any():
-            converged[live[done]] = True
-            keep = ~done
-            if not keep.any():
+            i = live[done]
+            theta[i] = (np.expm1(new) / size)[done]
+            value[i] = criterion(state, n=n, p=p, reml=reml)[done, 0]
+            steps[i], converged[i] = step + 1, True
+            if done.all():
                 break
-            live, new, low, high = live[keep], new[keep], low[keep], high[keep]
+            keep = ~done
+            live, new, low, high, size = live[keep], new[keep], low[keep], high[keep], size[keep]
             part = blocks.take(live)
         t = new
-    return _Inside(theta, value, slope, noise, steps, converged)
+    else:
+        theta[live], value[live] = np.expm1(t) / size, np.inf
+    return _Inside(theta, value, steps, converged)
+
+
+def _start(at: Array, slope: Array, rows: IntArray, cells: IntArray) -> Array:
+    """Zero of the slope in t by inverse quadratic interpolation through the cell and the next point, or the secant if that leaves it."""
+    third = np.where(cells + 2 < at.size, cells + 2, cells - 1)
+    a, b, c = at[cells], at[cells + 1], at[third]
+    fa, fb, fc = slope[rows, cells], slope[rows, cells + 1], slope[rows, third]
+    secant = (a * fb - b * fa) / (fb - fa)
+    gap = fc - fb
+    other = (b * fc - c * fb) / np.where(gap == 0.0, np.inf, gap)
+    gap = fc - fa
+    guess = (secant * fc - other * fa) / np.where(gap == 0.0, np.inf, gap)
+    return np.where((guess > a) & (guess < b), guess, secant)
 
 
 def _search_two(blocks: Blocks) -> Found:
@@ -158,24 +179,14 @@ def _search_two(blocks: Blocks) -> Found:
     np.add.at(evaluations, sets, run.evaluations)
     np.add.at(iterations, sets, run.steps)
     theta = run.theta[first]
-    return Found(
-        theta,
-        run.slope[first],
-        run.noise[first],
-        iterations,
-        evaluations,
-        np.bincount(sets, minlength=S),
-        run.converged[first],
-        np.asarray((theta * size >= _LIMIT).any(axis=-1)),
-    )
+    unbounded = np.any(theta * size >= _LIMIT * (1.0 - 1e-9), axis=-1)
+    return Found(theta, iterations, evaluations, np.bincount(sets, minlength=S), run.converged[first] & ~unbounded, unbounded)
 
 
 @dataclass(frozen=True, slots=True)
 class _InsideTwo:
     theta: Array  # (S, 2)
     value: Array  # (S,)
-    slope: Array  # (S, 2)
-    noise: Array  # (S, 2)
     steps: IntArray
     evaluations: IntArray
     converged: BoolArray
@@ -186,7 +197,7 @@ def _newton_two(blocks: Blocks, size: Array, start: Array) -> _InsideTwo:
     n, p, reml = blocks.n, blocks.p, blocks.reml
     S = size.shape[0]
     top = np.log1p(_LIMIT)
-    out_theta, out_value, out_slope, out_noise = np.empty((S, 2)), np.empty(S), np.empty((S, 2)), np.empty((S, 2))
+    out_theta, out_value = np.empty((S, 2)), np.empty(S)
     steps, evaluations = np.zeros(S, dtype=np.intp), np.zeros(S, dtype=np.intp)
     converged = np.zeros(S, dtype=np.bool_)
     live = np.arange(S)
@@ -234,18 +245,17 @@ def _newton_two(blocks: Blocks, size: Array, start: Array) -> _InsideTwo:
         if finished.any():
             i = live[finished]
             out_theta[i], out_value[i] = np.expm1(t[finished]) / s[finished], value[finished]
-            out_slope[i], out_noise[i], converged[i] = g[finished], level[finished], True
+            converged[i] = True
             keep = ~finished
             if not keep.any():
-                return _InsideTwo(out_theta, out_value, out_slope, out_noise, steps, evaluations, converged)
+                return _InsideTwo(out_theta, out_value, steps, evaluations, converged)
             live, s, new = live[keep], s[keep], new[keep]
             part = blocks.take(live)
             new_value, new_g, new_level = new_value[keep], new_g[keep], new_level[keep]
             new_observed, new_expected = new_observed[keep], new_expected[keep]
         t, value, g, level, observed, expected = new, new_value, new_g, new_level, new_observed, new_expected
     out_theta[live], out_value[live] = np.expm1(t) / s, value
-    out_slope[live], out_noise[live] = g, level
-    return _InsideTwo(out_theta, out_value, out_slope, out_noise, steps, evaluations, converged)
+    return _InsideTwo(out_theta, out_value, steps, evaluations, converged)
 
 
 def _direction(first: Array, chain: Array, observed: Array, expected: Array, at_zero: BoolArray) -> Array:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from trialkit._kernels.reml import STATUS, MixedFit, information_matrix
+from trialkit._kernels.reml import STATUS, MixedFit
 from trialkit._kernels.reml_criterion import Components
 from trialkit._kernels.reml_reduction import Array, IntArray
 
@@ -65,11 +65,8 @@ def kenward_roger(fit: MixedFit, L: Array, *, information: Information = "expect
     if fit.method != "reml":
         raise ValueError("Kenward-Roger inference needs a REML fit")
     C, kept, W = _prepare(fit, L, information, at_zero)
-    cov = fit.sigma2 * (C @ _adjusted(kept, W, fit.p) @ C.T)
-    v = np.einsum("ij,ij->i", C, C)
-    g = np.einsum("ri,kij,rj->rk", C, kept.P[:, : fit.p, : fit.p], C)
-    df = 2.0 * v * v / np.einsum("rk,kl,rl->r", g, W, g)
-    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), df, cov)
+    cov = fit.sigma2 * (C @ _adjusted(kept, W) @ C.T)
+    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
 
 
 def satterthwaite(fit: MixedFit, L: Array, *, information: Information = "observed", at_zero: AtZero = "drop") -> Inference:
@@ -87,10 +84,8 @@ def satterthwaite(fit: MixedFit, L: Array, *, information: Information = "observ
     ValueError : the fit's status forbids inference
     """
     C, kept, W = _prepare(fit, L, information, at_zero)
-    v = np.einsum("ij,ij->i", C, C)
-    g = np.einsum("ri,kij,rj->rk", C, kept.P[:, : fit.p, : fit.p], C)
-    df = 2.0 * v * v / np.einsum("rk,kl,rl->r", g, W, g)
-    return Inference(L @ fit.beta, np.sqrt(fit.sigma2 * v), df, fit.sigma2 * (C @ C.T))
+    cov = fit.sigma2 * (C @ C.T)
+    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
 
 
 def variance_covariance(fit: MixedFit, *, information: Information = "expected", at_zero: AtZero = "keep") -> Array:
@@ -119,12 +114,12 @@ def kenward_roger_f(
     q = L.shape[0]
     C, kept, W = _prepare(fit, L, information, at_zero)
     middle = C.T @ np.linalg.solve(C @ C.T, C)  # the paper's Theta between roots of Phi: a projection
-    products = middle @ kept.P[:, : fit.p, : fit.p]
+    products = middle @ kept.P
     traces = np.einsum("kii->k", products)
     A1 = float(traces @ W @ traces)
     A2 = float(np.einsum("kl,kij,lji->", W, products, products))
     df, scaling = _kr_f_df(A1, A2, q)
-    cov = fit.sigma2 * (C @ _adjusted(kept, W, fit.p) @ C.T)
+    cov = fit.sigma2 * (C @ _adjusted(kept, W) @ C.T)
     unscaled = float(difference @ np.linalg.solve(cov, difference)) / q
     return FTest(scaling * unscaled, q, df, scaling, unscaled)
 
@@ -141,8 +136,7 @@ def satterthwaite_f(
     C, kept, W = _prepare(fit, L, information, at_zero)
     values, vectors = np.linalg.eigh(C @ C.T)
     turned = vectors.T @ C
-    g = np.einsum("ri,kij,rj->rk", turned, kept.P[:, : fit.p, : fit.p], turned)
-    nu = 2.0 * values**2 / np.einsum("rk,kl,rl->r", g, W, g)
+    nu = _df(turned, kept, W)
     F = float(np.mean((vectors.T @ difference) ** 2 / (fit.sigma2 * values)))
     return FTest(F, q, _fai_cornelius_df(nu), 1.0, F)
 
@@ -163,7 +157,7 @@ def _information_inverse(fit: MixedFit, information: Information, at_zero: AtZer
         raise ValueError(f"no inference: {STATUS[fit.status]}")
     if information not in ("expected", "observed") or at_zero not in ("keep", "drop"):
         raise ValueError('information is "expected" or "observed", at_zero is "keep" or "drop"')
-    c, p, k = fit.components, fit.p, fit.theta.size
+    c, k = fit.components, fit.theta.size
     if fit.status == "singletons":
         index = np.array([k], dtype=np.intp)
     else:
@@ -172,23 +166,28 @@ def _information_inverse(fit: MixedFit, information: Information, at_zero: AtZer
             raise ValueError("observed information has no meaning for a variance at zero: use the expected, or drop the component")
         index = np.append(np.flatnonzero(~dropped), k)
         if dropped.any():
-            c = Components(c.trace[index], c.trace2[np.ix_(index, index)], c.P[index], c.Q[np.ix_(index, index)])
-    reml = fit.method == "reml"
-    twice = information_matrix(c, p, reml=reml)
-    if information == "observed":
-        N = fit.n - p if reml else fit.n
-        Pxy = c.P[:, :p, p]
-        # y'P G_k P G_l P y over sigma^2: whitened, y'Py is 1 and sigma^2 is 1 / N
-        twice = -twice + 2.0 * N * (c.Q[:, :, p, p] - Pxy @ Pxy.T)
-    scale = np.sqrt(np.diagonal(twice)) if np.all(np.diagonal(twice) > 0) else np.ones(index.size)
-    W = 2.0 * np.linalg.inv(twice / np.outer(scale, scale)) / np.outer(scale, scale)
-    return c, index, 0.5 * (W + W.T)
+            square = np.ix_(index, index)
+            c = Components(c.P[index], c.Q[square], c.expected[square], c.observed[square])
+    twice = c.observed if information == "observed" else c.expected
+    diagonal = np.diagonal(twice)
+    scale = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+    outer = scale[:, None] * scale
+    return c, index, 2.0 * np.linalg.inv(twice / outer) / outer
 
 
-def _adjusted(c: Components, W: Array, p: int) -> Array:
+def _df(C: Array, c: Components, W: Array) -> Array:
+    """2 v^2 / (g'Wg) for each whitened contrast: v its variance, g the derivative of v in the variance components."""
+    v = (C * C).sum(axis=-1)
+    g = ((C @ c.P) * C).sum(axis=-1).T  # (r, c)
+    return np.asarray(2.0 * v * v / ((g @ W) * g).sum(axis=-1))
+
+
+def _adjusted(c: Components, W: Array) -> Array:
     """Kenward-Roger's adjusted covariance over sigma^2, whitened (p, p): I + 2 sum W_ij (Q_ij - P_i P_j)."""
-    Pxx = c.P[:, :p, :p]
-    bracket = np.einsum("kl,klij->ij", W, c.Q[:, :, :p, :p]) - np.einsum("kl,kia,laj->ij", W, Pxx, Pxx)
+    k, p = c.P.shape[:2]
+    bracket = (W.ravel() @ c.Q.reshape(k * k, p * p)).reshape(p, p)
+    weighted = (W @ c.P.reshape(k, p * p)).reshape(k, p, p)
+    bracket -= (weighted @ c.P).sum(axis=0)
     return np.asarray(np.eye(p) + bracket + bracket.T)
 
 
