@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from trialkit.simulation.operating import CheckResult, check
 from trialkit.simulation.scenario import Scenario
 from trialkit.simulation.trial import Trial, simulate
 
-__all__ = ["Scenario", "Trial", "simulate"]
+__all__ = ["CheckResult", "Scenario", "Trial", "check", "simulate"]

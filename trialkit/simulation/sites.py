@@ -191,7 +191,9 @@ def plan_for(scenario: Scenario, sites: SiteList) -> Randomisation:
     rule = scenario.design.allocation
     if rule is None:
         return Randomisation(plan=None, ids=ids, pair=np.arange(len(ids)), labels=(None,) * len(ids))
-    from trialkit.allocation import exact, exact_if_possible, match_pairs, nearest, within_pairs
+    from trialkit.allocation.criteria import exact, exact_if_possible, nearest
+    from trialkit.allocation.matching import match_pairs
+    from trialkit.allocation.plans import within_pairs
 
     made: dict[str, Any] = {"exact": exact, "exact_if_possible": exact_if_possible}
     criteria = [nearest(c.column, caliper=c.caliper) if c.kind == "nearest" else made[c.kind](c.column) for c in rule.criteria]
