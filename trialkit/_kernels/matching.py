@@ -150,8 +150,8 @@ def pack(distances: Mapping[int, Array], plan: Layout) -> list[Array]:
     for ranks in plan.limbs:
         size = sum(m * int(distances[r].max(initial=0)) for r, m in ranks)
         kind: type = object if size >> LIMB_BITS else np.int64
-        total = distances[ranks[0][0]].astype(kind) * ranks[0][1]
-        for r, m in ranks[1:]:
+        total: Array = np.zeros_like(distances[ranks[0][0]], dtype=kind)
+        for r, m in ranks:
             total = total + distances[r].astype(kind) * m
         limbs.append(total)
     return limbs

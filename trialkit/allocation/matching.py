@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pandas as pd
 from trialkit import door
 from trialkit._kernels.blossom import Stuck
 from trialkit._kernels.matching import Matching, perfect_matching
-from trialkit.allocation.criteria import Criterion, Line
+from trialkit.allocation.criteria import Criterion, Mahalanobis, Nearest
 from trialkit.allocation.pairing import Optimality, Pairing, StratumProof, label
 from trialkit.allocation.problem import (
     WHERE,
@@ -21,14 +23,19 @@ from trialkit.allocation.problem import (
     blocks,
     cell_columns,
     exact_cells,
+    gaps,
     named_limbs,
     read_problem,
     weigh,
 )
+from trialkit.allocation.recheck import check_pairing
+from trialkit.allocation.sequential import nearest_first
 from trialkit.allocation.trios import best_trio
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Group = tuple[int, ...]
+
+__all__ = ["check_pairing", "match_pairs"]
 
 METHODS = ("lexicographic", "sequential-nearest")
 ODD = ("single", "trio", "reserve")
@@ -107,7 +114,7 @@ def match_pairs(
 
     trios: list[Group] = []
     if method == "sequential-nearest":
-        found, left, trios = _nearest_first(problem, parts, trio=rule == "trio")
+        found, left, trios = nearest_first(problem, parts, trio=rule == "trio")
         proof = Optimality(False, reason="sequential-nearest takes the closest pair left at each step and minimises no total")
     else:
         if rule == "trio":
@@ -115,6 +122,10 @@ def match_pairs(
             in_trio = {k for trio in trios for k in trio}
             parts = blocks(problem, [k for k in pool if k not in in_trio])
         found, left, proof = _optimal(problem, parts)
+        if trios:
+            proof = replace(
+                proof, reason="the certificate proves the pairs given the trio; the trio itself was found by search over bounds"
+            )
     return _pairing(
         problem,
         table,
@@ -179,14 +190,14 @@ def _refuse_odd(problem: Problem, parts: Sequence[Block], rule: str | None, asid
     name = f'"{example[0]}"' if len(example) == 1 else "[" + ", ".join(f'"{e}"' for e in example) + "]"
     group = "one trio" if len(odd) == 1 else "a trio in each"
     alone_word = "the odd one" if len(odd) == 1 else "the odd ones"
-    width = max(len(f"  or draw {alone_word} by itself:"), 32)
     options = [
         ("  Set one aside by name:" if len(odd) == 1 else "  Set one of each aside by name:", f"odd={name}"),
         (f"  or let {group} form:", 'odd="trio"'),
         (f"  or draw {alone_word} by itself:", 'odd="single"'),
         (f"  or hold {alone_word} in reserve:", 'odd="reserve"'),
     ]
-    raise door.PairingError("\n".join([*lines, *(f"{words:<{width}} {code}" for words, code in options)]))
+    width = max(len(words) for words, _ in options)
+    raise door.PairingError("\n".join([*lines, *(f"{words:<{width}}  {code}" for words, code in options)]))
 
 
 def _least_missed(problem: Problem, block: Block) -> str:
@@ -245,7 +256,7 @@ def _refuse_isolated(problem: Problem, block: Block, edges: Array) -> None:
     names = [problem.ids[int(block.members[k])] for k in alone]
     raise door.PairingError(
         f"no pairing obeys the constraints: {door.few(names, 12)} may be paired with no other of the {n} "
-        f"{problem.stratum_words(block.stratum)}{_reasons(problem, block, alone)}.\n" + _ways_out(names[0])
+        f"{problem.stratum_words(block.stratum)}{_reasons(problem, block, alone)}.\n" + _ways_out(block, names[0])
     )
 
 
@@ -261,8 +272,11 @@ def _reasons(problem: Problem, block: Block, alone: Array) -> str:
     return f" (because of {' and '.join(causes)})" if causes else ""
 
 
-def _ways_out(site: str) -> str:
-    return f'  Widen a caliper or drop a forbidden pair,\n  or set sites aside by name, for example:   odd="{site}"'
+def _ways_out(block: Block, site: str) -> str:
+    ways = "  Widen a caliper or drop a forbidden pair"
+    if block.vacant:
+        return f'{ways},\n  or set a site aside by name, for example:   odd="{site}"'
+    return f'{ways},\n  or set two sites aside by name, for example:   odd=["{site}", ...]'
 
 
 def _explain(problem: Problem, block: Block, stuck: Stuck) -> str:
@@ -282,51 +296,7 @@ def _explain(problem: Problem, block: Block, stuck: Stuck) -> str:
             f"each of the {len(groups)} groups {shown} has an odd number of sites that may be paired only inside the group or with one of "
             f"{door.few(helpers, 8)}, and {len(helpers)} cannot serve {len(groups)}"
         )
-    return f"no pairing obeys the constraints: {found}.\n" + _ways_out(groups[0][0])
-
-
-# --- the trial's sentence, read literally ----------------------------------------------------------------------
-
-
-def _nearest_first(problem: Problem, parts: Sequence[Block], *, trio: bool) -> tuple[list[Group], list[int], list[Group]]:
-    """Pairs taken one by one, the closest first; what is left over; and with `trio`, the leftover's group of three."""
-    _, limbs = weigh(problem, parts)
-    pairs: list[Group] = []
-    left: list[int] = []
-    trios: list[Group] = []
-    for block, weights in zip(parts, limbs, strict=True):
-        n = len(block.members)
-        edges = allowed(problem, block)[:n, :n]
-        first, second = np.nonzero(np.triu(edges))
-        order = np.lexsort([w[first, second] for w in reversed(weights)])
-        open_sites = np.ones(n, dtype=bool)
-        chosen: list[Group] = []
-        for k in order.tolist():
-            a, b = int(first[k]), int(second[k])
-            if open_sites[a] and open_sites[b]:
-                open_sites[a] = open_sites[b] = False
-                chosen.append((a, b))
-        rest = np.flatnonzero(open_sites).tolist()
-        if len(rest) > block.vacant:
-            names = [problem.ids[int(block.members[k])] for k in rest]
-            raise door.PairingError(
-                f"taking the nearest pair first leaves {door.few(names, 12)}, which may not be paired with each other.\n"
-                "  The optimum may still exist:   method='lexicographic'"
-            )
-        if rest and trio:
-            odd_one = rest.pop()
-            able = [(a, b) for a, b in chosen if edges[a, odd_one] and edges[b, odd_one]]
-            if not able:
-                raise door.PairingError(
-                    f"{problem.ids[int(block.members[odd_one])]!r} is left over and may join no pair. Use odd='single'."
-                )
-            host = min(able, key=lambda p: tuple(int(w[p[0], odd_one] + w[p[1], odd_one]) for w in weights))
-            chosen.remove(host)
-            a, b, c = sorted([*host, odd_one])
-            trios.append((int(block.members[a]), int(block.members[b]), int(block.members[c])))
-        pairs += [(int(block.members[a]), int(block.members[b])) for a, b in chosen]
-        left += [int(block.members[k]) for k in rest]
-    return pairs, left, trios
+    return f"no pairing obeys the constraints: {found}.\n" + _ways_out(block, groups[0][0])
 
 
 # --- the result ---------------------------------------------------------------------------------------------
@@ -349,8 +319,8 @@ def _pairing(
     # positions are in id order, so sorting them sorts ids by their UTF-8 bytes
     twos = sorted((min(p), max(p)) for p in pairs)
     threes = sorted((t[0], t[1], t[2]) for t in (sorted(g) for g in trios))
-    gaps = [group_gaps(problem, g) for g in (*twos, *threes)]
-    costs = tuple(m.decimal(sum(g[k] or 0 for g in gaps)) for k, m in enumerate(problem.measures))
+    within = [gaps(problem, g) for g in (*twos, *threes)]
+    costs = tuple(m.decimal(sum(g[k] or 0 for g in within)) for k, m in enumerate(problem.measures))
     names: dict[int, str] = {}
     for letter, groups in (("P", twos), ("T", threes)):
         for k, group in enumerate(groups):
@@ -380,43 +350,20 @@ def _pairing(
         method=method,
         forbidden=tuple((ids[a], ids[b]) for a, b in problem.forbidden),
         required=tuple((ids[a], ids[b]) for a, b in problem.required),
-        sites=_site_columns(problem, cells, in_rows),
+        sites=_site_columns(problem, table, cells, in_rows),
         cells=cells,
-        gap_totals=tuple(tuple(None if x is None else m.decimal(x) for x, m in zip(g, problem.measures, strict=True)) for g in gaps),
+        gap_totals=tuple(tuple(None if x is None else m.decimal(x) for x, m in zip(g, problem.measures, strict=True)) for g in within),
     )
 
 
-def group_gaps(problem: Problem, group: Group) -> list[int | None]:
-    """Distance of each criterion summed over all twos of a group; None where a missing cell leaves it unknown."""
-    sites = np.array(group)
-    gaps: list[int | None] = []
-    for m in problem.measures:
-        if m.ranks == 0:
-            gaps.append(0)
-        elif isinstance(m, Line) and m.own_level and m.missing[sites].any() and not m.missing[sites].all():
-            gaps.append(None)
-        else:
-            gaps.append(int(np.triu(m.distance(m.ranks - 1, sites)).sum()))
-    return gaps
-
-
-def _site_columns(problem: Problem, cells: Sequence[Sequence[str]], in_rows: Sequence[int]) -> pd.DataFrame:
+def _site_columns(problem: Problem, table: pd.DataFrame, cells: Sequence[Sequence[str]], in_rows: Sequence[int]) -> pd.DataFrame:
     """The id and criteria columns in the table's row order; numbers as float64 where that changes none of them."""
+    numeric = {c for k in problem.criteria if isinstance(k, Nearest | Mahalanobis) for c in k.columns}
     columns: dict[str, Any] = {problem.id: pd.Series([problem.ids[k] for k in in_rows], dtype="str")}
     for j, name in enumerate(cell_columns(problem.criteria)):
-        if name == problem.id:
-            continue
         text = [cells[k][j] for k in in_rows]
-        columns[name] = door_column(text, numeric=any(name in c.columns and "nearest" in c.to_dict()["kind"] for c in problem.criteria))
+        if name in numeric and all(not t or Decimal(repr(float(t))) == Decimal(t) for t in text):
+            columns[name] = pd.Series([float(t) if t else np.nan for t in text], dtype="float64")
+        elif name != problem.id:
+            columns[name] = pd.Series([door.cell_text(v) or None for v in table[name].tolist()], dtype="str")
     return pd.DataFrame(columns)
-
-
-def door_column(text: Sequence[str], *, numeric: bool) -> pd.Series[Any]:
-    """Exact text as a column."""
-    if numeric:
-        from decimal import Decimal
-
-        values = [float(t) if t else np.nan for t in text]
-        if all(not t or Decimal(repr(v)) == Decimal(t) for t, v in zip(text, values, strict=True)):
-            return pd.Series(values, dtype="float64")
-    return pd.Series([t or None for t in text], dtype="str")

@@ -145,7 +145,7 @@ class Pairing(Result):
     required: tuple[tuple[str, str], ...]
     sites: pd.DataFrame
     cells: tuple[tuple[str, ...], ...]
-    gap_totals: tuple[tuple[Decimal, ...], ...] = field(repr=False, default=())
+    gap_totals: tuple[tuple[Decimal | None, ...], ...] = field(repr=False, default=())
 
     @property
     def title(self) -> str:
@@ -155,10 +155,7 @@ class Pairing(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines below the table: the total of each criterion, what was left over, and what was proved."""
-        lines = [
-            f"{k}. {c.name} ({c.to_dict()['kind']}): total {cost}"
-            for k, (c, cost) in enumerate(zip(self.criteria, self.costs, strict=True), 1)
-        ]
+        lines = [f"{k}. {c.name} ({c.kind}): total {cost}" for k, (c, cost) in enumerate(zip(self.criteria, self.costs, strict=True), 1)]
         if self.singles:
             lines.append(f"randomised alone: {door.few(self.singles)}")
         if self.reserve:
@@ -193,7 +190,7 @@ class Pairing(Result):
             name, n = criterion.name, 2
             while name in frame:
                 name, n = f"{criterion.name}_{n}", n + 1
-            frame[name] = np.array([float(g[k]) for g in self.gap_totals], dtype=np.float64)
+            frame[name] = np.array([np.nan if (x := g[k]) is None else float(x) for g in self.gap_totals], dtype=np.float64)
         return frame
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,7 +208,7 @@ class Pairing(Result):
             "singles": list(self.singles),
             "reserve": list(self.reserve),
             "costs": [str(c) for c in self.costs],
-            "sites": [list(row) for row in self.cells],
+            "sites": [[name, *row] for name, row in zip(sorted(self.sites[self.id].tolist(), key=str.encode), self.cells, strict=True)],
             "optimality": self.optimality.to_dict(),
         }
 

@@ -16,7 +16,8 @@ import pandas as pd
 from trialkit import door
 from trialkit._kernels.matching import Layout, layout, pack
 from trialkit._kernels.matching_ties import TIE_BITS, tie_weights
-from trialkit.allocation.criteria import MISSING, Criterion, Exact, Levels, Mahalanobis, Measure, Nearest, exact_text, measure
+from trialkit.allocation.criteria import Criterion, Exact, Mahalanobis, Nearest
+from trialkit.allocation.measures import MISSING, Levels, Line, Measure, exact_text, measure
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,7 +98,7 @@ def read_problem(
     for criterion in declared:
         if not isinstance(criterion, Criterion):
             raise door.InputError(
-                f"{criterion!r} is not a matching criterion. Use exact(column), exact_if_possible(column), nearest(column) or mahalanobis(columns)."
+                f"{criterion!r} is not a matching criterion. Use exact, exact_if_possible, nearest or mahalanobis with column names."
             )
     order = sorted(range(len(ids)), key=lambda k: ids[k].encode())
     names = tuple(ids[k] for k in order)
@@ -220,6 +221,20 @@ def exact_cells(problem: Problem, sites: pd.DataFrame) -> tuple[tuple[str, ...],
     numeric = {c for k in problem.criteria if isinstance(k, Nearest | Mahalanobis) for c in k.columns}
     read = [exact_text(sites, c, numeric=c in numeric, where=WHERE) for c in cell_columns(problem.criteria)]
     return tuple(tuple(column[k] for column in read) for k in problem.row)
+
+
+def gaps(problem: Problem, group: Sequence[int]) -> list[int | None]:
+    """Distance of each criterion summed over all twos of a group; None where a missing cell leaves it unknown."""
+    sites = np.array(group)
+    found: list[int | None] = []
+    for m in problem.measures:
+        if m.ranks == 0:
+            found.append(0)
+        elif isinstance(m, Line) and m.own_level and m.missing[sites].any() and not m.missing[sites].all():
+            found.append(None)
+        else:
+            found.append(int(np.triu(m.distance(m.ranks - 1, sites)).sum()))
+    return found
 
 
 def cell_columns(criteria: Iterable[Criterion]) -> tuple[str, ...]:
