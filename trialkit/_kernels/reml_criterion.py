@@ -287,6 +287,52 @@ def hessian(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]:
     return observed, expected - traces[..., :, None] * traces[..., None, :] / N
 
 
+def slope_of_one(blocks: Blocks, theta: float) -> tuple[float, float, float, float]:
+    """Criterion, slope, rounding level of the slope and curvature in theta, for one data set with one grouping factor.
+
+    The numbers of `criterion`, `gradient` and `hessian` without their array bookkeeping: the inner loop of a single fit.
+    """
+    n, p = blocks.n, blocks.p
+    q = p + 1
+    m, c = blocks.sizes[0], blocks.counts[0]
+    one_plus = 1.0 + theta * m
+    weights = np.empty((3, m.size))
+    np.divide(1.0, one_plus, out=weights[0])
+    md = m * weights[0]
+    np.multiply(md, weights[0], out=weights[1])
+    np.multiply(md, weights[1], out=weights[2])
+    sums = weights @ blocks.products[0]
+    H = blocks.within[0] + sums[0].reshape(q, q)
+    factor, failed = lapack.dpotrf(H, lower=1, clean=1)
+    if failed:
+        raise np.linalg.LinAlgError("the cross-products are not positive definite")
+    root, _ = lapack.dtrtri(factor, lower=1)
+    white = root @ sums[1].reshape(q, q) @ root.T
+    flat = white.ravel()
+    p_y = float(flat[-1])
+    p_x = float(flat[:: q + 1].sum()) - p_y
+    last = white[-1, :-1]
+    pp_y = float(last @ last)
+    Q = root @ sums[2].reshape(q, q)
+    Q *= root
+    q_rows = Q.sum(axis=1)
+    q_y = float(q_rows[-1])
+    q_x = float(q_rows.sum()) - q_y
+    cmd = c * md
+    slope, curvature = float(cmd.sum()), -float(cmd @ md)
+    diagonal = factor.diagonal()
+    value = float(c @ np.log(one_plus))
+    N = n
+    if blocks.reml:
+        N = n - p
+        slope -= p_x
+        curvature += 2.0 * q_x - (float(flat @ flat) - 2.0 * pp_y - p_y * p_y)
+        value += 2.0 * float(np.log(diagonal[:-1]).sum())
+    level = slope + N * p_y
+    curvature += N * (2.0 * (q_y - pp_y) - p_y * p_y)
+    return value + 2.0 * N * float(np.log(diagonal[-1])), slope - N * p_y, level, curvature
+
+
 @dataclass(frozen=True, slots=True)
 class Components:
     """All c variance components, the residual last, at one theta and residual variance 1; P and Q of X only, whitened by the root of H."""

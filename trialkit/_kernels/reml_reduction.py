@@ -125,31 +125,22 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
     """
     X = np.asarray(X, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
-    n, p = _check(X, y, groups)
-    if weights is None:
-        root = None
-        log_weights = 0.0
-    else:
-        w = np.asarray(weights, dtype=np.float64)
-        if w.shape != (n,) or not np.all(w > 0) or not np.all(np.isfinite(w)):
-            raise ValueError("weights must be one positive finite number a row")
-        root = np.sqrt(w)
-        log_weights = float(np.log(w).sum())
-
-    codes, levels, starts = _nested_codes(groups)
-    centred, outcome, offset, centre_inverse, flat = _centred(X, y, weights)
+    n, p = check(X, y, groups)
+    root, log_weights = root_weights(weights, n)
+    codes, levels, starts = nested_codes(groups)
+    basis = orthonormal_basis(X, root)
+    outcome, shift, flat = basis.centre(y)
     if root is not None:
-        centred *= root[:, None]
         outcome = outcome * root
-    Q, triangle_inverse, log_det = _orthonormal(centred)
-    gamma = Q.T @ outcome
-    residual = outcome - Q @ gamma
-    gamma2 = Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
-    residual -= Q @ gamma2
-    gamma += gamma2
+    gamma = basis.Q.T @ outcome
+    residual = outcome - basis.Q @ gamma
+    again = basis.Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
+    residual -= basis.Q @ again
+    gamma += again
     scale = float(np.sqrt(residual @ residual))
-    basis_inverse = centre_inverse @ triangle_inverse
-    offset = offset + basis_inverse @ gamma
+    offset = basis.inverse @ gamma
+    if basis.constant is not None:
+        offset[basis.constant] += shift / basis.value
 
     status = "ok"
     if n <= p:
@@ -160,17 +151,17 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
         status = "exact_fit"
 
     A = np.empty((n, p + 1), order="F")
-    A[:, :p] = Q
+    A[:, :p] = basis.Q
     A[:, p] = residual / scale if scale > 0 else 0.0
-    within, rows, sizes = _group_sums(A, codes, levels[-1].size, root)
+    within, rows, sizes = group_sums(A, codes, levels[-1].size, root)
     if status == "ok":
-        status = _identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
-    return Reduced(within, rows, sizes, starts, levels, n, p, basis_inverse, offset, scale, log_det, log_weights, status)
+        status = identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
+    return Reduced(within, rows, sizes, starts, levels, n, p, basis.inverse, offset, scale, basis.log_det, log_weights, status)
 
 
-def _check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:
-    if X.ndim != 2 or y.ndim != 1 or X.shape[0] != y.shape[0]:
-        raise ValueError(f"X must be (n, p) and y (n,); got {X.shape} and {y.shape}")
+def check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:
+    if X.ndim != 2 or X.shape[0] != y.shape[0]:
+        raise ValueError(f"X must be (n, p) and y have n rows; got {X.shape} and {y.shape}")
     if X.shape[1] == 0 or X.shape[0] == 0:
         raise ValueError("X needs at least one row and one column")
     if len(groups) not in (1, 2):
@@ -188,59 +179,77 @@ def _constant_column(X: Array) -> int | None:
     return None
 
 
-def _centred(X: Array, y: Array, weights: Array | None) -> tuple[Array, Array, Array, Array, bool]:
-    """Centred columns and outcome, the coefficient of what was taken from y, the inverse of X = centred @ U, and whether y is constant."""
-    p = X.shape[1]
-    constant = _constant_column(X)
-    offset = np.zeros(p)
-    inverse = np.eye(p)
-    if constant is None:
-        return np.array(X, order="F"), y, offset, inverse, False
+def root_weights(weights: Array | None, n: int) -> tuple[Array | None, float]:
+    """Roots of the weights (None when there are none) and the sum of their logs."""
     if weights is None:
-        means, y_mean = X.mean(axis=0), float(y.mean())
-    else:
-        total = weights.sum()
-        means, y_mean = weights @ X / total, float(weights @ y / total)
-    value = X[0, constant]
-    means[constant] = 0.0
-    centred = np.array(X, order="F")
-    centred -= means
-    y_centred = y - y_mean
-    y_centred -= y_centred.mean()  # the first mean of large numbers is itself rounded
-    shift = float(y[0] - y_centred[0])
-    inverse[constant] -= means / value
-    offset[constant] = shift / value
-    spread = float(np.abs(y_centred).max())
-    return centred, y_centred, offset, inverse, spread <= 4e-16 * max(abs(shift), 1e-300)
+        return None, 0.0
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape != (n,) or not np.all(w > 0) or not np.all(np.isfinite(w)):
+        raise ValueError("weights must be one positive finite number a row")
+    return np.sqrt(w), float(np.log(w).sum())
 
 
-def _orthonormal(X: Array) -> tuple[Array, Array, float]:
-    """Q, T^-1 and log |det T| with X = Q T; Cholesky of the scaled cross-products, Householder when they are near singular."""
-    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
-    if not np.all(norms > 0):
-        raise ValueError("X has a column of zeros; see independent_columns")
-    X /= norms
-    if X.shape[0] < X.shape[1]:
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Orthonormal columns spanning those of X, after centring (when X has a constant) and weighting: root * (X - means) = Q T U."""
+
+    Q: Array  # (n, p)
+    inverse: Array  # (p, p)  coefficients of the columns of X from those of Q
+    log_det: float  # log |det T|; centring does not change it
+    constant: int | None  # the constant column
+    value: float  # its value
+
+    def centre(self, y: Array) -> tuple[Array, Any, Any]:
+        """y (n, ...) less a constant when X has one; the constant; whether nothing was left (both per response)."""
+        if self.constant is None:
+            return y, 0.0, np.zeros(y.shape[1:], dtype=np.bool_)
+        centred = y - y.mean(axis=0)
+        centred -= centred.mean(axis=0)  # the first mean of large numbers is itself rounded
+        shift = y[0] - centred[0]
+        return centred, shift, np.abs(centred).max(axis=0) <= 4e-16 * np.maximum(np.abs(shift), 1e-300)
+
+
+def orthonormal_basis(X: Array, root: Array | None) -> Basis:
+    """Centre, weight, scale and orthonormalise the columns of X (n, p)."""
+    n, p = X.shape
+    if n < p:
         raise ValueError("X has more columns than rows; see independent_columns")
+    constant = _constant_column(X)
+    work = np.array(X, order="F")
+    centring = np.eye(p)
+    value = 1.0
+    if constant is not None:
+        value = float(X[0, constant])
+        means = X.mean(axis=0) if root is None else (root * root) @ X / (root @ root)
+        means[constant] = 0.0
+        work -= means
+        centring[constant] -= means / value
+    if root is not None:
+        work *= root[:, None]
+    norms = np.sqrt(np.einsum("ij,ij->j", work, work))
+    if not np.all(norms > 0):
+        raise ValueError("X has a column of zeros, or a second constant; see independent_columns")
+    work /= norms
     try:
-        root = np.linalg.cholesky(X.T @ X)
-        pivots = np.diagonal(root)
-        good = bool(pivots.min() > 1e-4)
+        factor = np.linalg.cholesky(work.T @ work)
+        pivots = factor.diagonal()
+        good = bool(pivots.min() > 1e-3)
     except np.linalg.LinAlgError:
         good = False
     if good:
-        inverse = np.linalg.inv(root).T
-        Q = X @ inverse
-    else:
-        Q, R = np.linalg.qr(X)
+        inverse = np.linalg.inv(factor).T
+        Q = work @ inverse
+    else:  # nearly collinear: Householder keeps Q orthonormal where cross-products would not
+        Q, R = np.linalg.qr(work)
         pivots = np.abs(np.diagonal(R))
         if pivots.min() < RANK_TOLERANCE:
             raise ValueError("the columns of X are linearly dependent; see independent_columns")
         inverse = np.linalg.inv(R)
-    return Q, inverse / norms[:, None], float(np.log(pivots).sum() + np.log(norms).sum())
+    inverse = centring @ (inverse / norms[:, None])
+    return Basis(Q, inverse, float(np.log(pivots).sum() + np.log(norms).sum()), constant, value)
 
 
-def _nested_codes(groups: Sequence[NDArray[Any]]) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
+def nested_codes(groups: Sequence[NDArray[Any]]) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
     """Row -> innermost group (0..J-1, groups of one outer group side by side), the codes met, and where each outer group starts."""
     inner, inner_levels = _consecutive(groups[-1])
     if len(groups) == 1:
@@ -274,27 +283,30 @@ def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
     return (np.cumsum(present) - 1)[codes], levels
 
 
-def _group_sums(A: Array, codes: IntArray, J: int, root: Array | None) -> tuple[Array, Array, Array]:
+def group_sums(A: Array, codes: IntArray, J: int, root: Array | None, *, cross: int | None = None) -> tuple[Array, Array, Array]:
+    """Cross-products within groups, group rows (sums over root sizes) and sizes; `cross` limits the cross-products to the first columns."""
     n, q = A.shape
+    sizes: Array
+    sums: Array
     if root is None:
-        sizes: Array = np.bincount(codes, minlength=J).astype(np.float64)
+        sizes = np.bincount(codes, minlength=J).astype(np.float64)
         weighted = A
     else:
-        sizes = np.bincount(codes, weights=root * root, minlength=J)
+        sizes = np.bincount(codes, root * root, J)
         weighted = A * root[:, None]
     if n * q <= 100_000:
         cells = (codes[:, None] * q + np.arange(q)).ravel()
-        sums: Array = np.bincount(cells, weights=weighted.ravel(), minlength=J * q).reshape(J, q)
+        sums = np.bincount(cells, weighted.ravel(), J * q).reshape(J, q)
     else:
         sums = np.empty((J, q))
         for j in range(q):
-            sums[:, j] = np.bincount(codes, weights=weighted[:, j], minlength=J)
-    means = (sums / sizes[:, None])[codes]
-    deviations = A - (means if root is None else means * root[:, None])
+            sums[:, j] = np.bincount(codes, weighted[:, j], J)
+    means = (sums[:, :cross] / sizes[:, None])[codes]
+    deviations = A[:, :cross] - (means if root is None else means * root[:, None])
     return deviations.T @ deviations, sums / np.sqrt(sizes)[:, None], sizes
 
 
-def _identification(within: Array, rows: Array, sizes: Array, starts: IntArray, n: int, p: int) -> str:
+def identification(within: Array, rows: Array, sizes: Array, starts: IntArray, n: int, p: int) -> str:
     """Which variances the data can tell apart, from ranks only (no outcome is looked at)."""
     J = sizes.size
     if n == J:

@@ -8,12 +8,13 @@ zero, logarithmic far away.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, hessian
+from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, hessian, slope_of_one
 from trialkit._kernels.reml_reduction import Array, IntArray
 
 BoolArray = NDArray[np.bool_]
@@ -64,7 +65,8 @@ def _search_one(blocks: Blocks) -> Found:
 
     sets, cells = np.nonzero((slope[:, :-1] < 0.0) & (slope[:, 1:] >= 0.0))
     if sets.size:
-        run = _newton_one(blocks.take(sets), size[sets], slope[sets], points, cells)
+        step_all = _newton_single if sets.size == 1 else _newton_one
+        run = step_all(blocks.take(sets), size[sets], slope[sets], points, cells)
         np.add.at(optima, sets, 1)
         np.add.at(iterations, sets, run.steps)
         np.add.at(evaluations, sets, run.steps)
@@ -139,6 +141,31 @@ def _newton_one(blocks: Blocks, size: Array, slopes: Array, points: Array, cells
     else:
         theta[live], value[live] = np.expm1(t) / size, np.inf
     return _Inside(theta, value, steps, converged)
+
+
+def _newton_single(blocks: Blocks, size: Array, slopes: Array, points: Array, cells: IntArray) -> _Inside:
+    """`_newton_one` for one data set, in plain numbers."""
+    at, scale, cell = np.log1p(points), float(size[0]), int(cells[0])
+    low, high = float(at[cell]), float(at[cell + 1])
+    t = float(_start(at, slopes * (1.0 + points), np.zeros(1, dtype=np.intp), cells)[0])
+    value, converged, step = float("inf"), False, 0
+    while step < _MAX_STEPS and not converged:
+        step += 1
+        ratio = math.expm1(t) / scale
+        value, g, level, h = slope_of_one(blocks, ratio)
+        low, high = (t, high) if g < 0.0 else (low, t)
+        if abs(g) <= 4e-15 * level:
+            converged = True
+            break
+        curvature = h * (1.0 / scale + ratio) + g
+        new = t - g / curvature if curvature > 0.0 else low
+        good = low < new < high
+        if not good:
+            new = 0.5 * (low + high)
+        converged = (good and abs(new - t) <= 1e-8 * t) or high - low <= 4e-16 * high
+        t = new
+    theta = np.array([math.expm1(t) / scale])
+    return _Inside(theta, np.array([value]), np.array([step], dtype=np.intp), np.array([converged]))
 
 
 def _start(at: Array, slope: Array, rows: IntArray, cells: IntArray) -> Array:

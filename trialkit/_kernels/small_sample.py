@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from trialkit._kernels.reml import STATUS, MixedFit
 from trialkit._kernels.reml_criterion import Components
-from trialkit._kernels.reml_reduction import Array, IntArray
+from trialkit._kernels.reml_fit import MixedFit
+from trialkit._kernels.reml_reduction import STATUS, Array, IntArray
 
 __all__ = ["FTest", "Inference", "kenward_roger", "kenward_roger_f", "satterthwaite", "satterthwaite_f", "variance_covariance"]
 
