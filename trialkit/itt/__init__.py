@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trialkit.itt.analysis import ITTResults, itt
 from trialkit.itt.mixed import MixedModel, fit_mixed
 
-__all__ = ["MixedModel", "fit_mixed"]
+__all__ = ["ITTResults", "MixedModel", "fit_mixed", "itt"]

@@ -16,7 +16,7 @@ Codes = NDArray[np.intp]
 
 
 def level_of_columns(x: Array, groups: Sequence[Codes]) -> NDArray[np.intp]:
-    """For each column of `x` (n, p) the outermost grouping (0, 1, ...) within which it is constant; `len(groups)` when it varies within all."""
+    """For each column of `x` (n, p) the outermost grouping within which it is constant; `len(groups)` when it varies within all."""
     level = np.full(x.shape[1], len(groups), dtype=np.intp)
     for k in range(len(groups) - 1, -1, -1):
         first = np.zeros(int(groups[k].max(initial=0)) + 1, dtype=np.intp)
@@ -44,7 +44,7 @@ def counted_df(x: Array, groups: Sequence[Codes], *, intercept: int | None, cont
     array (p,)
         May be zero or negative, when a level's groups are used up.
     """
-    n, p = x.shape
+    n = len(x)
     level = level_of_columns(x, groups)
     counts = [1 if intercept is not None else 0, *(int(g.max(initial=0)) + 1 for g in groups), n]
     place = level.copy()

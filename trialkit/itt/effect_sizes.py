@@ -297,7 +297,9 @@ def hedges_2007(
     """
     n0, n1 = (np.asarray(s, dtype=np.float64) for s in sizes)
     if min(len(n0), len(n1)) < 2:
-        raise InputError(f"{len(n0)} and {len(n1)} clusters in the two arms: at least 2 an arm are needed for the variance between clusters.")
+        raise InputError(
+            f"{len(n0)} and {len(n1)} clusters in the two arms: at least 2 an arm are needed for the variance between clusters."
+        )
     if residual_variance < 0 or site_variance < 0 or site_variance + residual_variance <= 0:
         raise InputError("variances must not be negative, and not both zero.")
     N0, N1 = n0.sum(), n1.sum()
@@ -362,7 +364,7 @@ def hedges_g(
     Notes
     -----
     With r picking the variances of the denominator: nu = 2 (r'theta)^2 / (r' C r), g = J(nu) b / sqrt(r'theta),
-    Var g = J^2 nu kappa^2 / (nu - 2) + g^2 (nu / (nu - 2) - 1 / J^2), kappa = SE(b) / sqrt(r'theta).
+    Var g = J^2 nu / (nu - 2) (kappa^2 + g^2) - g^2, kappa = SE(b) / sqrt(r'theta).
 
     Examples
     --------
@@ -392,7 +394,8 @@ def hedges_g(
     j = small_sample_factor(nu)
     g = j * difference / sd
     kappa = std_error / sd
-    se = math.sqrt(j**2 * nu * kappa**2 / (nu - 2) + g**2 * (nu / (nu - 2) - 1 / j**2))
+    # the variance of J times a noncentral t (nu, delta / kappa), with g in the place of delta
+    se = math.sqrt(j**2 * nu / (nu - 2) * (kappa**2 + g**2) - g**2)
     half = float(special.stdtrit(nu, 0.5 + conf_level / 2)) * se
     return EffectSize(
         g, se, nu, g - half, g + half, conf_level, denominator, sd,
@@ -437,7 +440,9 @@ def effect_size(
         if not np.isin(arm, (0.0, 1.0)).all():
             raise InputError(f"the column {term!r} is not 0/1, so it does not make two arms. Name the arm's coefficient.")
         sd = standard_deviation(fit.response, arm, denominator=denominator, baseline=baseline)
-        return cohens_d(row["estimate"], std_error=row["std_error"], df=row["df"], sd=sd, denominator=denominator, conf_level=fit.conf_level)
+        return cohens_d(
+            row["estimate"], std_error=row["std_error"], df=row["df"], sd=sd, denominator=denominator, conf_level=fit.conf_level
+        )
     source = fit if variances is None else variances
     if small_sample:
         return hedges_g(

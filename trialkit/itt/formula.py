@@ -247,7 +247,9 @@ class _Parser:
         if not 1 <= power <= 9:
             raise self._error(f"^{power} is not a power between 1 and 9")
         crossed = [
-            frozenset[Variable]().union(*chosen) for k in range(1, min(power, len(base.terms)) + 1) for chosen in combinations(base.terms, k)
+            frozenset[Variable]().union(*chosen)
+            for k in range(1, min(power, len(base.terms)) + 1)
+            for chosen in combinations(base.terms, k)
         ]
         return _Sum(crossed)
 

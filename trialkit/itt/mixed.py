@@ -1,7 +1,7 @@
 """`fit_mixed`: a linear mixed model with nested random intercepts, and inference that knows how few the sites are.
 
-``y_ij = x_ij' beta + u_j + e_ij`` (and a pair's intercept around it), by REML or ML on per-site sufficient statistics. The numbers come from
-`trialkit._kernels`; here the formula is read, what cannot be estimated is refused in words, and the answer becomes tables.
+``y_ij = x_ij' beta + u_j + e_ij`` (and a pair's intercept around it), by REML or ML on per-site sufficient statistics. The numbers
+come from `trialkit._kernels`; here the formula is read, what cannot be estimated is refused in words, and the answer becomes tables.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ class MixedModel(Result):
         if part in m.terms:
             found = [j for j, a in enumerate(m.assign) if a == m.terms.index(part)]
             if not found:
-                raise InputError(f"the term {part!r} has no column left in the model ({few(self.dropped) or 'one level'}), so it cannot be tested.")
+                raise InputError(
+                    f"the term {part!r} has no column left in the model ({few(self.dropped) or 'one level'}), so it cannot be tested."
+                )
             return found
         if part in m.names:
             return [m.names.index(part)]
@@ -278,7 +280,7 @@ class MixedModel(Result):
 
 def fit_mixed(
     formula: str,
-    frame: pd.DataFrame,
+    frame: Any,
     *,
     groups: Sequence[str] | str | None = None,
     inference: str | None = None,
@@ -294,7 +296,7 @@ def fit_mixed(
         R's notation: ``"y ~ arm + y_0 + age_band"``, interactions ``a:b`` and ``a*b``, ``0 +``, ``factor(x)``, names with spaces between
         backticks. Random intercepts stand in `groups`, or in the formula as ``(1|site)``, ``(1|pair/site)``.
     frame : DataFrame
-        One row a person (or a measurement). Text, category and boolean columns are factors (R's treatment contrasts, first level the
+        One row a person (or a measurement); pandas, or anything with ``to_pandas()``. Text, category and boolean columns are factors (R's treatment contrasts, first level the
         reference); numbers stay numbers. Rows with a missing value in a column of the model are left out and counted in `notes`.
     groups : sequence of str
         One or two nested grouping columns, outermost first: ``["site"]``, ``["pair", "site"]``, ``["site", "person"]``.
@@ -314,9 +316,9 @@ def fit_mixed(
     Raises
     ------
     InputError
-        The formula, a column, a group or an option cannot be used, or the data cannot support the model: an outcome that does not vary or is
-        fitted exactly, one site an arm, no variation within sites, crossed groups. With one person in every site the model is least squares,
-        and `notes` say so.
+        The formula, a column, a group or an option cannot be used, or the data cannot support the model: an outcome that does not vary or
+        is fitted exactly, one site an arm, no variation within sites, crossed groups. With one person in every site the model is least
+        squares, and `notes` say so.
 
     Notes
     -----
@@ -337,7 +339,7 @@ def fit_mixed(
     (Intercept)         3.167      0.511  4.0       6.20     .003     1.748      4.585
     armintervention     0.117      0.723  4.0       0.16     .880    -1.890      2.123
     >>> round(fit.icc, 2)
-    0.84
+    0.85
     """
     parsed = parse(formula)
     asked = [groups] if isinstance(groups, str) else groups
@@ -351,10 +353,14 @@ def fit_mixed(
         frame = normalise(frame)
     count = len(asked) if asked is not None else len(parsed.groups)
     if not count:
-        raise InputError('no grouping factor is named, so there is no random intercept. Give groups=["site"], or write (1|site) in the formula.')
+        raise InputError(
+            'no grouping factor is named, so there is no random intercept. Give groups=["site"], or write (1|site) in the formula.'
+        )
     if count > 2:
         raise InputError(f"{count} grouping factors are named; one or two nested ones are fitted, for example groups=['pair', 'site'].")
     model = model_frame.build(parsed, frame, groups=asked, weights=weights)
+    if len(model.y) <= len(model.names):
+        refuse("saturated", model)
     fitted = reml.fit(model.x, model.y, [g.codes for g in model.groups], method=how, weights=model.weights)  # type: ignore[arg-type]
     refuse(fitted.status, model)
     shown = formula if parsed.groups else f"{formula} + {' + '.join(f'(1|{g.name})' for g in model.groups)}"
@@ -386,14 +392,14 @@ def refuse(status: str, model: ModelFrame) -> None:
         "Check the column.",
         "exact_fit": f"the fixed effects reproduce {outcome!r} exactly, so there is no residual to judge them by. "
         "Check for a covariate that is the outcome itself.",
-        "zero_residual": f"{outcome!r} does not vary within {inner.name} once the fixed effects are taken out, so the residual variance is zero. "
-        f"Analyse one value a {inner.name} (a cluster-level analysis).",
-        "no_between_df": f"the fixed effects use up every difference between the {sites}, so the variance between them, and with it any p-value "
-        f"for a {inner.name}-level term such as the arm, cannot be estimated. At least two {inner.name}s an arm are needed.",
+        "zero_residual": f"{outcome!r} does not vary within {inner.name} once the fixed effects are taken out, so the residual variance is "
+        f"zero. Analyse one value a {inner.name} (a cluster-level analysis).",
+        "no_between_df": f"the fixed effects use up every difference between the {sites}, so the variance between them, and with it any "
+        f"p-value for a {inner.name}-level term such as the arm, cannot be estimated. At least two {inner.name}s an arm are needed.",
         "no_within_df": f"the fixed effects use up every difference within the {sites}, so the residual variance cannot be estimated. "
         "Fit fewer terms.",
-        "confounded": f"the grouping factors {few([g.name for g in model.groups])} and the residual divide the rows in the same way, so their "
-        "variances cannot be told apart. Name fewer grouping factors.",
+        "confounded": f"the grouping factors {few([g.name for g in model.groups])} and the residual divide the rows in the same way, so "
+        "their variances cannot be told apart. Name fewer grouping factors.",
     }
     raise InputError(f"the model of {outcome!r} cannot be fitted: {why.get(status, status)}")
 
@@ -528,7 +534,7 @@ def t_quantile(df: ArrayLike, probability: float) -> Array:
 
 
 def _words(weights: Array, names: Sequence[str]) -> str:
-    parts = []
+    parts: list[str] = []
     for weight, name in zip(weights, names, strict=True):
         if weight:
             size = "" if abs(weight) == 1 else f"{abs(weight):g} "

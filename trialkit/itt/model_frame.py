@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -132,10 +133,10 @@ def find_column(frame: pd.DataFrame, name: str, *, why: str) -> pd.Series[Any]:
         near = nearest_word(name, options)
         hint = f" Did you mean {near!r}?" if near else f" Its columns: {few(options, 12)}."
         raise InputError(f"the table has no column {name!r}, which is needed {why}.{hint}")
-    column = frame[name]
+    column: Any = frame[name]
     if isinstance(column, pd.DataFrame):
         raise InputError(f"the column {name!r} stands twice in the table. Rename or remove one.")
-    return column
+    return cast("pd.Series[Any]", column)
 
 
 def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why: str = "by the formula") -> Column:
@@ -225,7 +226,7 @@ def nest(groups: Sequence[Grouping], *, declared: bool) -> tuple[Grouping, ...]:
     With `declared` the order is the user's and is checked; without, it is found (fewest groups outermost).
     """
     ordered = list(groups) if declared else sorted(groups, key=lambda g: len(g.labels))
-    for outer, inner in zip(ordered, ordered[1:], strict=False):
+    for outer, inner in pairwise(ordered):
         if len(outer.labels) == len(inner.labels) and _nested_in(inner.codes, outer.codes):
             raise InputError(
                 f"the grouping factors {outer.name!r} and {inner.name!r} are the same grouping ({len(inner.labels)} groups each), "
@@ -240,8 +241,9 @@ def nest(groups: Sequence[Grouping], *, declared: bool) -> tuple[Grouping, ...]:
                 f"Outermost first: groups=[{inner.name!r}, {outer.name!r}]."
             )
         raise InputError(
-            f"{inner.name} {printable(label)!r} occurs in more than one {outer.name}, so {inner.name} is not nested in {outer.name} and crossed "
-            f"groups are not fitted. If it is a label used again for another {inner.name}, write (1|{outer.name}/{inner.name}) in the formula."
+            f"{inner.name} {printable(label)!r} occurs in more than one {outer.name}, so {inner.name} is not nested in {outer.name}, and "
+            f"crossed groups are not fitted. If the label is used again for another {inner.name}, write "
+            f"(1|{outer.name}/{inner.name}) in the formula."
         )
     return tuple(ordered)
 
@@ -359,13 +361,16 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
     if not len(rows):
         worst = max(missing, key=lambda c: int(missing[c].sum()))
         raise InputError(
-            f"no row of the table is complete in every column of the model; {worst!r} is missing in {int(missing[worst].sum())} of {n_table} rows."
+            f"no row of the table is complete in every column of the model; {worst!r} is missing in "
+            f"{int(missing[worst].sum())} of {n_table} rows."
         )
     taken = None if len(rows) == n_table else rows
     kept = {v: column.take(taken) for v, column in columns.items()}
     x, names, assign, constant = design_matrix(formula.terms, formula.intercept, kept, len(rows))
     if not x.shape[1]:
-        raise InputError(f"the formula {printable(formula.text)!r} leaves no fixed effect to estimate. Keep the intercept (1) or add a term.")
+        raise InputError(
+            f"the formula {printable(formula.text)!r} leaves no fixed effect to estimate. Keep the intercept (1) or add a term."
+        )
     independent = [int(j) for j in reml.independent_columns(x)]
     dropped = tuple(names[j] for j in range(len(names)) if j not in set(independent))
     if dropped:
@@ -398,5 +403,7 @@ def _read_weights(frame: pd.DataFrame, name: str) -> Array:
     numbers = np.asarray(column.values, dtype=np.float64)
     if (numbers <= 0).any():
         row = int(np.flatnonzero(numbers <= 0)[0])
-        raise InputError(f"row {row + 2}, column {name!r}: the weight {numbers[row]:g} is not positive. Remove the row, or give it a weight above 0.")
+        raise InputError(
+            f"row {row + 2}, column {name!r}: the weight {numbers[row]:g} is not positive. Remove the row, or give it a weight above 0."
+        )
     return numbers

@@ -65,8 +65,8 @@ def read_people(frame: pd.DataFrame, design: TrialDesign) -> People:
     Raises
     ------
     InputError
-        A column is absent; a site or arm is missing; a person is in two sites or listed twice; a site is in two arms or two pairs; an arm is
-        not one of the design's; an outcome's rater is nobody in the table.
+        A column is absent; a site or arm is missing; a person is in two sites or listed twice; a site is in two arms or two pairs; an
+        arm is not one of the design's; an outcome's rater is nobody in the table.
     """
     c = design.columns
     require_columns(frame, [c.person], where=WHERE, why="as the person ([columns] person)")
@@ -173,11 +173,16 @@ def _person_in_one_site(person: Codes, persons: tuple[str, ...], site: Codes, si
     )
 
 
-def _one_each(inner: Codes, inner_labels: tuple[str, ...], outer: Codes, outer_labels: tuple[str, ...], *, what: str, of: str, mend: str) -> None:
+def _one_each(
+    inner: Codes, inner_labels: tuple[str, ...], outer: Codes, outer_labels: tuple[str, ...], *, what: str, of: str, mend: str
+) -> None:
     first = np.full(len(inner_labels), -2, dtype=np.intp)
     first[inner] = outer
     wrong = np.flatnonzero(first[inner] != outer)
     if len(wrong):
         k = inner[wrong[0]]
         both = sorted({outer_labels[o] for o in np.unique(outer[inner == k])})
-        raise InputError(f"{WHERE}: {what} {printable(inner_labels[k])!r} is in more than one {of} ({few(both)}). {mend} Correct the rows of that {what}.")
+        raise InputError(
+            f"{WHERE}: {what} {printable(inner_labels[k])!r} is in more than one {of} ({few(both)}). {mend} "
+            f"Correct the rows of that {what}."
+        )
