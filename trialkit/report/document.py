@@ -1,0 +1,565 @@
+"""The report: one self-contained page that a referee can read from the design to the seeds.
+
+A section appears when its inputs are given; what was not given is said. The page loads nothing: its style and
+pictures are inside it, and its own policy forbids everything remote. It holds no clock time, so that the same
+inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, frame_digest, write_whole
+from trialkit.report import words
+from trialkit.report.baseline import baseline_table
+from trialkit.report.figures.canvas import Picture
+from trialkit.report.flow import participant_flow
+from trialkit.report.layout import Layout, Row
+from trialkit.report.missing import missing_table
+from trialkit.report.tables import balance_layout, frame_layout, report_table
+from trialkit.results import Provenance
+
+# what is asked for when a section cannot be written
+_NEEDS: Mapping[str, tuple[str, str]] = {
+    "design": ("Design and estimand", "design="),
+    "allocation": ("Allocation and balance", "allocation="),
+    "power": ("Power", "power="),
+    "flow": ("Participant flow", "people= and design="),
+    "baseline": ("Baseline", "people= and design="),
+    "missing": ("Missing data", "people= and design="),
+    "imputation": ("Imputation", "imputations="),
+    "checks": ("Operating characteristics", "checks="),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A paragraph, table or picture of a section."""
+
+    kind: str
+    text: str = ""
+    html: Any = ""
+    pairs: tuple[tuple[str, str, bool], ...] = ()
+    items: tuple[str, ...] = ()
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A written report.
+
+    Attributes
+    ----------
+    path : Path or None
+        Where it was written; None when no path was given.
+    html : str
+        The page.
+    sections : tuple of str
+        The sections it has, in order.
+    not_given : tuple of str
+        The sections it could not have, for want of input.
+    pictures : tuple of Picture
+    """
+
+    path: Path | None
+    html: str = field(repr=False)
+    sections: tuple[str, ...]
+    not_given: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = field(default=(), repr=False)
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.html, quote=True)
+        return f'<iframe sandbox="" style="width:100%;height:40rem;border:1px solid #ddd" srcdoc="{page}"></iframe>'
+
+
+def report(
+    results: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    design: TrialDesign | None = None,
+    sites: pd.DataFrame | None = None,
+    people: pd.DataFrame | None = None,
+    allocation: Any = None,
+    power: Any = None,
+    imputations: Any = None,
+    checks: Any = None,
+    title: str | None = None,
+    force: bool = False,
+) -> Report:
+    """Write the report of a trial as one self-contained HTML page.
+
+    Parameters
+    ----------
+    results : result of ``itt`` or DataFrame
+        One row an outcome.
+    path : path, optional
+        Where to write; without it the page is only returned.
+    design : TrialDesign, optional
+        Labels, levels, estimand; needed for the flow, the baseline table and the missing data.
+    sites, people : DataFrame, optional
+        One row a site recruited; one row a person.
+    allocation : optional
+        The drawn plan.
+    power : optional
+        The planning result.
+    imputations : optional
+        What ``impute`` gave: diagnostics and events.
+    checks : optional
+        What ``check`` gave.
+    title : str, optional
+        By default the design's.
+    force : bool
+        Overwrite a file that exists.
+
+    Returns
+    -------
+    Report
+        ``path``, ``html``, ``sections``.
+
+    Raises
+    ------
+    InputError
+        `results` is no result; the participants' table contradicts itself (the flow would not add up).
+    Refused
+        The file exists and `force` is False.
+    WriteError
+        The file could not be written.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"outcome": ["climate"], "estimate": [0.351], "conf_low": [0.021], "conf_high": [0.681], "p_value": [0.043]})
+    >>> report(frame).sections
+    ('results', 'provenance')
+    """
+    if path is not None and Path(path).is_dir():
+        raise InputError(f"{path} is a folder. Name the file to write, for example {Path(path) / 'report.html'}.")
+    pictures: list[Picture] = []
+
+    def picture(made: Picture) -> Block:
+        pictures.append(made)
+        return Block("picture", text=f"{made.title.rstrip('.')}.", html=_safe(made.inline_svg()))
+
+    sections: list[Section] = []
+    if design is not None:
+        sections.append(_design(design))
+    if allocation is not None:
+        sections.append(_allocation(allocation, design, sites, people, picture))
+    if power is not None:
+        sections.append(_power(power, picture))
+    if people is not None and design is not None:
+        sections.append(_flow(people, design, sites, allocation, picture))
+        sections.append(_baseline(people, design, sites, allocation))
+        sections.append(_missing(people, design, picture))
+    if imputations is not None:
+        sections.append(_imputation(imputations, picture))
+    sections.append(_results(results, design, people, imputations, picture))
+    if checks is not None:
+        sections.append(_checks(checks, picture))
+    there = tuple(s.id for s in sections)
+    absent = tuple(k for k in _NEEDS if k not in there)
+    sections.append(_provenance(results, design, sites, people, allocation, imputations, absent))
+    heading = title or (design.trial.title if design is not None else "Cluster-randomised trial")
+    page = _render(heading, _under(design), words.results_paragraph(results, design), sections)
+    if path is not None:
+        write_whole(path, page, force=force)
+    return Report(Path(path) if path is not None else None, page, (*there, "provenance"), absent, tuple(pictures))
+
+
+def save_figures(
+    results: Any,
+    folder: str | os.PathLike[str],
+    *,
+    design: TrialDesign | None = None,
+    people: pd.DataFrame | None = None,
+    sites: pd.DataFrame | None = None,
+    allocation: Any = None,
+    power: Any = None,
+    imputations: Any = None,
+    checks: Any = None,
+    force: bool = False,
+) -> list[Path]:
+    """Write every picture that the inputs allow as SVG and PNG.
+
+    Parameters
+    ----------
+    results, design, people, sites, allocation, power, imputations, checks
+        As in `report`.
+    folder : path
+        Made if it does not exist.
+    force : bool
+        Overwrite files that exist.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    Refused
+        One of the files exists and `force` is False; then none is written.
+    """
+    from trialkit.report.tables import write_files
+
+    made = report(
+        results, design=design, people=people, sites=sites, allocation=allocation, power=power, imputations=imputations, checks=checks
+    ).pictures
+    files: dict[str, str | bytes] = {}
+    for item in made:
+        files[f"{item.name}.svg"] = item.svg()
+        files[f"{item.name}.png"] = item.png()
+    return write_files(folder, files, force=force)
+
+
+# --- the sections -------------------------------------------------------------------------------------------
+
+
+def _text(text: str, mark: str = "") -> Block:
+    return Block("text", text=text, mark=mark)
+
+
+def _table(layout: Layout | None) -> list[Block]:
+    return [] if layout is None or not layout.rows else [Block("table", html=_safe(layout.to_html()))]
+
+
+def _pairs(*pairs: tuple[str, Any] | tuple[str, Any, bool]) -> Block:
+    kept = tuple((str(p[0]), str(p[1]), bool(p[2]) if len(p) > 2 else False) for p in pairs if p[1] not in (None, ""))
+    return Block("pairs", pairs=kept)
+
+
+def _safe(markup: str) -> Any:
+    """Markup that was escaped where it was made."""
+    from markupsafe import Markup
+
+    return Markup(markup)
+
+
+def _design(design: TrialDesign) -> Section:
+    e = design.estimand
+    ranks = [
+        f"{sum(o.rank == rank for o in design.outcomes)} {rank}"
+        for rank in ("primary", "secondary", "exploratory")
+        if any(o.rank == rank for o in design.outcomes)
+    ]
+    levels = list(dict.fromkeys(o.level for o in design.outcomes))
+    blocks = (
+        _pairs(
+            ("Registration", design.trial.registration or "not stated"),
+            ("Arms", f"{design.arms.intervention} against {design.arms.reference}"),
+            ("Outcomes", f"{words.joined(ranks)}, at the level of {words.joined(levels)}"),
+            ("Covariates", words.joined([c.name.replace("_", " ") for c in design.covariates]) or "none"),
+        ),
+        Block("head", text="Estimand"),
+        _pairs(
+            ("Population", e.population),
+            ("Treatments", e.treatments),
+            ("Endpoint", e.endpoint),
+            ("Summary measure", e.summary),
+            ("Weighting", e.weighting),
+            ("Intercurrent events", e.intercurrent),
+        ),
+        Block("head", text="Analysis as declared"),
+        _text(words.analysis_paragraph(design)),
+        *(
+            [
+                _text(
+                    "A mixed model weights sites by their information; it assumes that a site's size does not change the effect.",
+                    "note",
+                )
+            ]
+            if e.weighting == "model-based"
+            else []
+        ),
+        Block("folded", text="Outcomes as declared", html=_safe(_outcomes(design).to_html())),
+    )
+    return Section("design", "Design and estimand", blocks)
+
+
+def _outcomes(design: TrialDesign) -> Layout:
+    rows = []
+    for level in dict.fromkeys(o.level for o in design.outcomes):
+        rows.append(Row((f"{level[:1].upper()}{level[1:]} level",), group=True))
+        for o in design.outcomes:
+            if o.level == level:
+                rows.append(Row((o.label, o.rank, o.family, o.rater or "everybody", o.direction, o.type, o.name), depth=1))
+    heads = ("Outcome", "Rank", "Family", "Answered by", "Better", "Type", "Column")
+    return Layout(heads, tuple(rows), "lllllll")
+
+
+def _allocation(allocation: Any, design: TrialDesign | None, sites: Any, people: Any, picture: Any) -> Section:
+    plan, seed = getattr(allocation, "plan", None), getattr(allocation, "seed", None)
+    frame = allocation.frame
+    arms = words.joined(
+        [f"{words.counted(int((frame['arm'] == a).sum()), 'site')} {a}" for a in sorted(frame["arm"].dropna().unique(), reverse=True)]
+    )
+    attempts = getattr(allocation, "attempts", None)
+    notes = [str(n) for n in getattr(allocation, "notes", ())]
+    anchor = next((n for n in notes if "anchored" in n.lower()), "")
+    blocks = [
+        _text(words.allocation_paragraph(allocation)),
+        _pairs(
+            ("Allocated", arms),
+            ("Plan digest", getattr(plan, "digest", None), True),
+            ("Commitment", getattr(plan, "commitment", None), True),
+            ("Seed", getattr(seed, "text", None), True),
+            ("Seed source", getattr(seed, "source", None)),
+            ("Anchored", anchor or "not known"),
+            ("Attempts at the draw", f"{attempts:,}" if attempts is not None else "no log was kept"),
+            ("Log head", getattr(allocation, "log_head", None), True),
+        ),
+    ]
+    warning = getattr(allocation, "warning", None)
+    if warning:
+        blocks.append(_text(f"Short seed: {warning}", "mark"))
+    labels = design.arms.labels if design is not None else ("control", "intervention")
+    balance = balance_layout(allocation, labels)
+    if balance is not None:
+        from trialkit.report.figures.balance import plot_love
+
+        table = None
+        if people is not None and design is not None:
+            table = baseline_table(people, design, sites=sites, allocation=allocation)
+        blocks += [*_table(balance), picture(plot_love(allocation, baseline=table))]
+    if sites is not None and "pair" in frame.columns and frame["pair"].notna().any():
+        from trialkit.report.figures.balance import plot_pairs
+
+        names = _paired_columns(allocation, design, sites)
+        if names:
+            blocks.append(picture(plot_pairs(allocation, sites, columns=names, lost=_lost(frame, design, people), arms=labels)))
+    return Section("allocation", "Allocation and balance", tuple(blocks))
+
+
+def _paired_columns(allocation: Any, design: TrialDesign | None, sites: pd.DataFrame) -> tuple[str, ...]:
+    pairing = getattr(getattr(allocation, "plan", None), "pairing", None)
+    asked = [str(getattr(c, "column", getattr(c, "name", ""))) for c in getattr(pairing, "criteria", ())]
+    if not asked and design is not None and design.allocation is not None:
+        asked = [c.column for c in design.allocation.criteria]
+    found = [c for c in asked if c in sites.columns and pd.api.types.is_numeric_dtype(sites[c])]
+    return tuple(found[:4])
+
+
+def _lost(frame: pd.DataFrame, design: TrialDesign | None, people: pd.DataFrame | None) -> tuple[str, ...]:
+    """Randomised sites with nobody analysed."""
+    if design is None or people is None:
+        return ()
+    from trialkit.door import normalise
+    from trialkit.report.tables import analysed_rows
+
+    data = normalise(people, text=design.text_columns)
+    there = set(data.loc[analysed_rows(data, design), design.columns.site].tolist())
+    key = next((c for c in frame.columns if c in (design.columns.site, design.allocation.id if design.allocation else None)), None)
+    return tuple(s for s in frame[key].astype(str).tolist() if s not in there) if key is not None else ()
+
+
+def _power(power: Any, picture: Any) -> Section:
+    blocks = [_text(words.power_paragraph(power))]
+    frame = getattr(power, "frame", None)
+    if isinstance(frame, pd.DataFrame):
+        plain = frame.dropna(axis=1, how="all")
+        blocks += _table(frame_layout(plain, str(getattr(power, "title", "") or "Planned power"), (), dict(getattr(power, "formats", {}))))
+    warnings = tuple(map(str, getattr(power, "warnings", ()) or ()))
+    if warnings:
+        blocks.append(Block("list", items=warnings))
+    from trialkit.report.figures.power import planned_curve, plot_power
+
+    curve, point = planned_curve(power)
+    if curve is not None:
+        blocks.append(picture(plot_power(curve, planned=point)))
+    explain = getattr(power, "explain", None)
+    if callable(explain):
+        blocks.append(
+            Block(
+                "folded",
+                text="Formula, degrees of freedom, sources and every input",
+                html=_safe(f"<pre>{html.escape(str(explain()))}</pre>"),
+            )
+        )
+    return Section("power", "Power", tuple(blocks))
+
+
+def _flow(people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any, picture: Any) -> Section:
+    from trialkit.report.figures.flow import plot_flow
+
+    flow = participant_flow(people, design, sites=sites, allocation=allocation)
+    frame = getattr(allocation, "frame", None)
+    pairs = int(frame["pair"].nunique()) if isinstance(frame, pd.DataFrame) and "pair" in frame.columns else None
+    blocks = [_text(words.flow_paragraph(flow)), picture(plot_flow(flow, pairs=pairs))]
+    blocks += [_text(n, "note") for n in flow.notes]
+    attendance = flow.attendance_layout()
+    if attendance is not None:
+        blocks += _table(attendance)
+    blocks.append(Block("folded", text="Every count of the flow, both arms together", html=_safe(flow.layout().to_html())))
+    return Section("flow", "Participant flow", tuple(blocks))
+
+
+def _baseline(people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any) -> Section:
+    table = baseline_table(people, design, sites=sites, allocation=allocation)
+    return Section("baseline", "Baseline", tuple(_table(table.layout())))
+
+
+def _missing(people: pd.DataFrame, design: TrialDesign, picture: Any) -> Section:
+    from trialkit.report.figures.missing import plot_missing
+
+    missing = missing_table(people, design)
+    blocks = [_text(words.missing_paragraph(missing)), *_table(missing.layout()), picture(plot_missing(missing))]
+    return Section("missing", "Missing data", tuple(blocks))
+
+
+def _imputation(imputations: Any, picture: Any) -> Section:
+    blocks = []
+    m = getattr(imputations, "m", None)
+    if m:
+        blocks.append(_text(f"{m:,} imputed data sets."))
+    frame = getattr(imputations, "frame", None)
+    if isinstance(frame, pd.DataFrame) and len(frame):
+        blocks += _table(
+            frame_layout(
+                frame,
+                "Imputation model and its diagnostics",
+                tuple(map(str, getattr(imputations, "notes", ()) or ())),
+                dict(getattr(imputations, "formats", {}) or {}),
+            )
+        )
+    events = getattr(imputations, "events", None)
+    if isinstance(events, pd.DataFrame):
+        blocks += (
+            _table(frame_layout(events, "Events", ())) if len(events) else [_text("No event: nothing was dropped or altered.", "note")]
+        )
+    elif events is not None:
+        listed = tuple(str(e) for e in events)
+        blocks += (
+            [Block("head", text="Events"), Block("list", items=listed)]
+            if listed
+            else [_text("No event: nothing was dropped or altered.", "note")]
+        )
+    from trialkit.report.figures.trace import plot_trace, traces_of
+
+    if traces_of(imputations) is not None:
+        blocks.append(picture(plot_trace(imputations)))
+    return Section("imputation", "Imputation", tuple(blocks))
+
+
+def _results(results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Any) -> Section:
+    from trialkit.report.figures.forest import plot_forest
+
+    table = report_table(results, design, people=people)
+    blocks = []
+    problems = dict(getattr(results, "problems", {}) or {})
+    if problems:
+        blocks.append(Block("list", items=tuple(f"{name}: {reason}" for name, reason in problems.items())))
+    blocks += _table(table.layout())
+    blocks.append(picture(plot_forest(results, design, people=people)))
+    if people is not None and design is not None and any(o.rank == "primary" for o in design.outcomes):
+        from trialkit.report.figures.sites import plot_cluster_means
+
+        blocks.append(picture(plot_cluster_means(people, design)))
+    if design is not None:
+        blocks += [Block("head", text="How it was done"), _text(words.analysis_paragraph(design, results, imputations))]
+    return Section("results", "Results", tuple(blocks))
+
+
+def _checks(checks: Any, picture: Any) -> Section:
+    blocks = []
+    verdict = getattr(checks, "verdict", None)
+    if verdict is not None and not callable(verdict):
+        blocks.append(_text(str(verdict), "lead"))
+    frame = getattr(checks, "frame", None)
+    if isinstance(frame, pd.DataFrame):
+        blocks += _table(
+            frame_layout(
+                frame,
+                str(getattr(checks, "title", "") or "Operating characteristics"),
+                tuple(map(str, getattr(checks, "notes", ()) or ())),
+                dict(getattr(checks, "formats", {}) or {}),
+            )
+        )
+    from trialkit.report.figures.zipper import intervals_of, plot_zipper
+
+    if intervals_of(checks) is not None:
+        blocks.append(picture(plot_zipper(checks)))
+    return Section("checks", "Operating characteristics", tuple(blocks))
+
+
+def _provenance(
+    results: Any, design: TrialDesign | None, sites: Any, people: Any, allocation: Any, imputations: Any, absent: tuple[str, ...]
+) -> Section:
+    versions = dict(Provenance.now().versions)
+    seeds: list[tuple[str, Any, bool]] = []
+    inputs: dict[str, str] = {}
+    settings: list[tuple[str, str, bool]] = []
+    for name, item in (("imputation", imputations), ("analysis", results)):
+        made = getattr(item, "provenance", None)
+        if made is None:
+            continue
+        versions |= {str(k): str(v) for k, v in dict(made.versions).items()}
+        if made.seed is not None:
+            seeds.append((f"Seed of the {name}", made.seed, True))
+        inputs |= {str(k): str(v) for k, v in dict(made.inputs).items()}
+        settings += [(f"{name}: {str(k).replace('_', ' ')}", str(v), False) for k, v in dict(made.settings).items()]
+    seed = getattr(getattr(allocation, "seed", None), "text", None)
+    if seed is not None:
+        seeds.insert(0, ("Seed of the allocation", seed, True))
+    if design is not None:
+        inputs["design"] = design.digest
+    for name, frame in (("sites", sites), ("people", people)):
+        if isinstance(frame, pd.DataFrame):
+            inputs[name] = frame_digest(frame)
+    blocks = [
+        _pairs(
+            *seeds,
+            *((f"SHA-256 of {k}", v, True) for k, v in inputs.items()),
+            ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))),
+        ),
+    ]
+    if settings:
+        blocks.append(_pairs(*settings))
+    if absent:
+        missing = "; ".join(f"{_NEEDS[k][0]} (give {_NEEDS[k][1]})" for k in absent)
+        blocks.append(_text(f"Not in this report, because its input was not given: {missing}.", "absent"))
+    return Section("provenance", "Provenance", tuple(blocks))
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def _under(design: TrialDesign | None) -> str:
+    registration = design.trial.registration if design is not None else ""
+    return f"Registration: {registration}" if registration else "Registration: not stated"
+
+
+def _render(title: str, under: str, lead: str, sections: list[Section]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    from trialkit import __version__
+
+    folder = resources.files("trialkit.report") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
+    style = _safe((folder / "report.css").read_text(encoding="utf-8"))
+    page: str = template.render(
+        title=title,
+        under=under,
+        lead=lead,
+        sections=sections,
+        style=style,
+        foot=f"Made with trialkit {__version__}. This page loads nothing from anywhere.",
+    )
+    # control characters in a label would make the page ill-formed
+    return "".join(c for c in page if c in "\n\t" or (c.isprintable() or ord(c) >= 0xA0))

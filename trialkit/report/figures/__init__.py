@@ -1,0 +1,27 @@
+"""The pictures: each a function of a result that gives a `Picture` - axes, the numbers drawn, words, SVG and PNG."""
+
+from __future__ import annotations
+
+from trialkit.report.figures.balance import plot_love, plot_pairs
+from trialkit.report.figures.canvas import Picture
+from trialkit.report.figures.flow import plot_flow
+from trialkit.report.figures.forest import plot_forest
+from trialkit.report.figures.missing import plot_missing
+from trialkit.report.figures.power import plot_power
+from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
+from trialkit.report.figures.trace import plot_trace
+from trialkit.report.figures.zipper import plot_zipper
+
+__all__ = [
+    "Picture",
+    "plot_caterpillar",
+    "plot_cluster_means",
+    "plot_flow",
+    "plot_forest",
+    "plot_love",
+    "plot_missing",
+    "plot_pairs",
+    "plot_power",
+    "plot_trace",
+    "plot_zipper",
+]

@@ -1,0 +1,199 @@
+"""The forest plot: one row an outcome, families as groups, the numbers beside the intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trialkit.report.figures.canvas import (
+    ALARM,
+    FONT_SIZE,
+    INK,
+    RULE,
+    SOFT,
+    WASH,
+    Picture,
+    clean,
+    look,
+    minus,
+    new_figure,
+    number,
+    shorten,
+    text_width,
+)
+from trialkit.report.tables import outcome_rows, records
+from trialkit.results import format_p
+
+_LINE = 0.27  # inches from one row to the next
+_LABEL_MOST = 3.4
+
+
+def plot_forest(
+    results: Any,
+    design: Any = None,
+    *,
+    people: pd.DataFrame | None = None,
+    relevant: float | None = None,
+    limits: tuple[float, float] | None = None,
+    ax: Any = None,
+) -> Picture:
+    """Draw the effects of all outcomes with their confidence intervals.
+
+    Parameters
+    ----------
+    results : result of ``itt`` or DataFrame
+        Columns ``outcome, level, rank, estimate, conf_low, conf_high, p_value, n, clusters``.
+    design : TrialDesign, optional
+        Labels, direction and the intervention's name.
+    people : DataFrame, optional
+        Not used for the drawing; gives the numbers per arm in ``data``.
+    relevant : float, optional
+        The smallest difference that matters, in the unit of the estimates; the zone below it is shaded.
+    limits : (float, float), optional
+        The axis; an interval that runs beyond it ends in an arrow. By default all intervals fit, up to four
+        times the middle width.
+    ax : matplotlib Axes, optional
+        Draw the intervals here; the text columns stand beside it.
+
+    Returns
+    -------
+    Picture
+    """
+    rows = outcome_rows(results, design, people=people)
+    conf = 100 * float(design.analysis.conf_level) if design is not None else 95.0
+    low, high = limits or _limits(rows, relevant)
+    has = {name: name in rows.columns and rows[name].notna().any() for name in ("p_adjusted", "clusters")}
+    columns: list[tuple[str, list[str]]] = [("n", [_count(v) for v in rows["n"]])]
+    if has["clusters"]:
+        columns.append(("sites", [_count(v) for v in rows["clusters"]]))
+    after: list[tuple[str, list[str]]] = [
+        (f"d ({conf:g}% CI)", [_interval(r["estimate"], r["conf_low"], r["conf_high"]) for r in records(rows)]),
+        ("p", [format_p(float(v)) for v in rows["p_value"]]),
+    ]
+    if has["p_adjusted"]:
+        after.append(("p adj.", [format_p(float(v)) for v in rows["p_adjusted"]]))
+
+    lines: list[tuple[str, str, int]] = []  # kind, text, row
+    for level in dict.fromkeys(rows["level_label"]):
+        lines.append(("group", str(level), -1))
+        lines += [("row", _label(r), k) for k, r in enumerate(records(rows)) if r["level_label"] == level]
+    label_width = min(_LABEL_MOST, max(text_width(shorten(t, _LABEL_MOST), bold=kind != "row") for kind, t, _ in lines)) + 0.3
+    width_of = {name: max(text_width(name, FONT_SIZE - 0.5), *(text_width(c) for c in cells)) + 0.25 for name, cells in (*columns, *after)}
+    plot_width = 3.3
+    left = label_width + sum(width_of[name] for name, _ in columns) + 0.1
+    right = sum(width_of[name] for name, _ in after)
+    total, body = left + plot_width + right, len(lines) * _LINE
+    height = body + 0.36 + 0.72
+
+    from matplotlib.ticker import MaxNLocator
+
+    with look("forest"):
+        if ax is None:
+            figure = new_figure(total, height)
+            ax = figure.add_axes((left / total, 0.72 / height, plot_width / total, body / height))
+        else:
+            figure = ax.figure
+        ax.set_ylim(len(lines) - 0.5, -0.5)
+        ax.set_xlim(low, high)
+        for side in ("left", "right", "top"):
+            ax.spines[side].set_visible(False)
+        ax.set_yticks([])
+        if relevant:
+            ax.axvspan(-abs(relevant), abs(relevant), color=WASH, lw=0, zorder=0)
+        ax.axvline(0.0, color=SOFT, lw=0.8, zorder=1)
+        inch = 1.0 / plot_width  # one inch, in the unit of the axes' width
+        place = ax.get_yaxis_transform()
+
+        def write(x: float, y: float, text: str, align: str, **kw: Any) -> None:
+            ax.text(x, y, text, transform=place, ha=align, va="center", clip_on=False, **kw)
+
+        at = -left * inch
+        edges_before = np.cumsum([width_of[name] for name, _ in columns])
+        edges_after = np.cumsum([width_of[name] for name, _ in after])
+        for (name, _), edge in zip(columns, edges_before, strict=True):
+            write(at + (label_width + edge - 0.12) * inch, -1.0, name, "right", color=SOFT, fontsize=FONT_SIZE - 0.5)
+        for (name, _), edge in zip(after, edges_after, strict=True):
+            write(1 + edge * inch, -1.0, name, "right", color=SOFT, fontsize=FONT_SIZE - 0.5)
+        for y, (kind, text, k) in enumerate(lines):
+            if kind == "group":
+                write(at, y, shorten(clean(text), _LABEL_MOST), "left", weight="bold")
+                continue
+            row = rows.iloc[k]
+            primary = row["rank"] == "primary"
+            write(at + 0.14 * inch, y, shorten(clean(text), _LABEL_MOST), "left", weight="normal", color=INK)
+            for (_, cells), edge in zip(columns, edges_before, strict=True):
+                write(at + (label_width + edge - 0.12) * inch, y, cells[k], "right")
+            for (_, cells), edge in zip(after, edges_after, strict=True):
+                write(1 + edge * inch, y, cells[k], "right")
+            _whisker(ax, y, float(row["estimate"]), float(row["conf_low"]), float(row["conf_high"]), low, high, primary=primary)
+        ax.plot([at, 1 + right * inch], [-0.55, -0.55], transform=place, color=RULE, lw=0.8, clip_on=False)
+        ax.set_xlabel(_axis_words(design), fontsize=FONT_SIZE - 0.5, color=INK)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+        ax.xaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
+        if (rows["direction"] == "lower").any():
+            write(at, len(lines) - 0.5 + 0.44 / _LINE, "↓ a lower score is the better one", "left", color=SOFT, fontsize=FONT_SIZE - 1)
+        write(at, len(lines) - 0.5 + 0.22 / _LINE, "■ primary   □ other outcomes", "left", color=SOFT, fontsize=FONT_SIZE - 1)
+    return Picture(
+        name="forest",
+        title=f"Effect of the intervention on every outcome: Cohen's d with its {conf:g}% confidence interval",
+        alt=_alt(rows, conf),
+        data=rows,
+        axes=(ax,),
+        figure=figure,
+    )
+
+
+def _limits(rows: pd.DataFrame, relevant: float | None) -> tuple[float, float]:
+    finite = rows[["conf_low", "conf_high", "estimate"]].to_numpy(dtype=float)
+    reach = np.nanmax(np.abs(finite)) if np.isfinite(finite).any() else 1.0
+    half = np.nanmedian((rows["conf_high"] - rows["conf_low"]).to_numpy(dtype=float)) / 2
+    middle = float(np.nanmax(np.abs(finite[:, 2])))
+    reach = min(float(reach), middle + 4.0 * float(half)) if np.isfinite(half) and half > 0 else float(reach)
+    reach = max(reach, abs(relevant or 0.0), 1e-6) * 1.06
+    return -reach, reach
+
+
+def _whisker(ax: Any, y: float, estimate: float, low: float, high: float, least: float, most: float, *, primary: bool) -> None:
+    if not np.isfinite(estimate):
+        return
+    ink = INK if primary else SOFT
+    a, b = (max(low, least), min(high, most)) if np.isfinite(low) and np.isfinite(high) else (estimate, estimate)
+    ax.plot([a, b], [y, y], color=ink, lw=1.6 if primary else 1.1, solid_capstyle="butt", zorder=2)
+    if np.isfinite(low) and low < least:
+        ax.plot([least], [y], marker="<", color=ALARM, ms=5, clip_on=False, zorder=3)
+    if np.isfinite(high) and high > most:
+        ax.plot([most], [y], marker=">", color=ALARM, ms=5, clip_on=False, zorder=3)
+    if least <= estimate <= most:
+        ax.plot([estimate], [y], marker="s", ms=6 if primary else 5, mfc=INK if primary else "white", mec=ink, mew=1.1, ls="none", zorder=4)
+
+
+def _interval(estimate: float, low: float, high: float) -> str:
+    if not np.isfinite(estimate):
+        return "not estimated"
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return number(estimate)
+    return f"{number(estimate)} ({number(low)} to {number(high)})"
+
+
+def _count(value: object) -> str:
+    return "–" if pd.isna(value) else f"{round(float(value)):,}"  # type: ignore[call-overload,arg-type]
+
+
+def _label(row: Any) -> str:
+    return f"{row['label']} ↓" if row["direction"] == "lower" else str(row["label"])
+
+
+def _axis_words(design: Any) -> str:
+    names: Sequence[str] = design.arms.labels if design is not None else ("control", "intervention")
+    return f"← lower in {clean(names[1])}    d    higher in {clean(names[1])} →"
+
+
+def _alt(rows: pd.DataFrame, conf: float) -> str:
+    parts = [
+        f"{clean(r['label'])}: {_interval(r['estimate'], r['conf_low'], r['conf_high'])}, p {format_p(float(r['p_value']))}"
+        for r in records(rows)
+    ]
+    return f"Forest plot, Cohen's d with {conf:g}% intervals. " + "; ".join(parts) + "."

@@ -1,0 +1,137 @@
+"""Trace plot of the imputation chains: the mean of each imputed variable by iteration, a line a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trialkit.door import InputError
+from trialkit.report.figures.canvas import CYCLE, FONT_SIZE, INK, SOFT, Picture, clean, look, minus, new_figure, number, shorten
+
+_COLUMNS = ("variable", "statistic", "chain", "iteration", "value")
+
+
+def traces_of(imputations: Any) -> pd.DataFrame | None:
+    """The chains' traces as ``variable, statistic, chain, iteration, value``; None when they were not kept.
+
+    ``traces`` may be that table, or a mapping of (group, variable) to an array (mean, SD and ICC; iterations; chains).
+    """
+    found = imputations if isinstance(imputations, pd.DataFrame) else getattr(imputations, "traces", None)
+    if isinstance(found, Mapping):
+        parts = [_tidy(key, np.asarray(array, dtype=float)) for key, array in found.items()]
+        found = pd.concat(parts, ignore_index=True) if parts else None
+    if not isinstance(found, pd.DataFrame) or found.empty:
+        return None
+    return found if set(_COLUMNS) <= set(found.columns) else None
+
+
+def _tidy(key: Any, array: np.ndarray[Any, np.dtype[np.float64]]) -> pd.DataFrame:
+    names = [str(k) for k in (key if isinstance(key, tuple) else (key,)) if k not in (None, "", "all")]
+    statistic, iteration, chain = (axis.ravel() for axis in np.indices(array.shape))
+    table = pd.DataFrame(
+        {
+            "variable": names[-1] if len(names) < 2 else f"{names[-1]} ({names[0]})",
+            "statistic": np.array(["mean", "sd", "icc"])[statistic],
+            "chain": chain + 1,
+            "iteration": iteration + 1,
+            "value": array.ravel(),
+        }
+    )
+    return table[table["value"].notna()]
+
+
+def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, statistic: str = "mean", chains: int = 20) -> Picture:
+    """Draw the chains, a panel a variable; mixed chains look like one band without a trend.
+
+    Parameters
+    ----------
+    imputations : result of ``impute``, or DataFrame
+        With ``traces``: variable, statistic, chain, iteration, value.
+    variables : tuple of str, optional
+        By default the twelve whose chains differ most at the end, which are the ones to look at.
+    statistic : str
+        ``mean`` or ``sd``.
+    chains : int
+        At most so many chains are drawn, the first ones.
+
+    Returns
+    -------
+    Picture
+    """
+    traces = traces_of(imputations)
+    if traces is None:
+        raise InputError(
+            "no traces were kept with these imputations. Give what tk.impute returned, or a table of " + ", ".join(_COLUMNS) + "."
+        )
+    data = traces[traces["statistic"] == statistic]
+    if data.empty:
+        known = ", ".join(sorted(set(traces["statistic"])))
+        raise InputError(f"the traces hold no statistic {statistic!r}. Known: {known}.")
+    shown = list(variables) if variables else _drifting(data, 12)
+    keep = sorted(set(data["chain"]))[:chains]
+    data = data[data["variable"].isin(shown) & data["chain"].isin(keep)].reset_index(drop=True)
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    width, panel = 7.4, 1.25
+    height = down * panel + 0.45
+    with look("trace"):
+        figure = new_figure(width, height)
+        axes = []
+        for k, variable in enumerate(shown):
+            row, column = divmod(k, across)
+            cell = (width - 0.15) / across
+            ax = figure.add_axes(
+                (
+                    (0.45 + column * cell) / width,
+                    (height - (row + 1) * panel + 0.02) / height,
+                    (cell - 0.55) / width,
+                    (panel - 0.34) / height,
+                )
+            )
+            part = data[data["variable"] == variable]
+            for j, chain in enumerate(keep):
+                line = part[part["chain"] == chain].sort_values("iteration")
+                ax.plot(line["iteration"], line["value"], color=CYCLE[j % len(CYCLE)], lw=0.7, alpha=0.75)
+            ax.set_title(shorten(clean(variable), cell - 0.2, FONT_SIZE - 1), fontsize=FONT_SIZE - 1, color=INK, pad=3)
+            ax.tick_params(labelsize=FONT_SIZE - 2.5, pad=1.5, length=2)
+            ax.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+            ax.yaxis.get_major_locator().set_params(nbins=3)
+            ax.yaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
+            if row < down - 1 and k + across < len(shown):
+                ax.set_xticklabels([])
+            axes.append(ax)
+        figure.text(0.5, 0.06 / height, "iteration", ha="center", va="bottom", color=SOFT, fontsize=FONT_SIZE - 1)
+    alt = f"{len(shown)} panels of {len(keep)} chains over {int(data['iteration'].max())} iterations. " + "; ".join(
+        f"{clean(v)} ends between {number(float(e.min()))} and {number(float(e.max()))}" for v, e in _ends(data)
+    )
+    name = {"mean": "mean", "sd": "standard deviation"}.get(statistic, clean(statistic))
+    return Picture(
+        "trace",
+        f"The {name} of the imputed values of each variable, iteration by iteration, a line a chain",
+        alt,
+        data,
+        tuple(axes),
+        figure,
+    )
+
+
+def _ends(data: pd.DataFrame) -> list[tuple[str, pd.Series[Any]]]:
+    last = data[data["iteration"] == data["iteration"].max()]
+    return [(str(v), part["value"]) for v, part in last.groupby("variable", sort=False)]
+
+
+def _drifting(data: pd.DataFrame, most: int) -> list[str]:
+    """The variables whose chains moved most from the first to the second half, measured by their spread."""
+    names = list(dict.fromkeys(data["variable"].tolist()))
+    half = data["iteration"].max() / 2
+    score = {}
+    for name in names:
+        part = data[data["variable"] == name]
+        early, late = part[part["iteration"] <= half]["value"], part[part["iteration"] > half]["value"]
+        spread = float(part["value"].std()) if len(part) > 1 else 0.0
+        score[name] = abs(float(early.mean()) - float(late.mean())) / spread if spread > 0 and len(early) and len(late) else 0.0
+    worst = sorted(names, key=lambda n: (-np.nan_to_num(score[n]), names.index(n)))[:most]
+    return [n for n in names if n in worst]
