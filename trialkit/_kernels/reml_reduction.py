@@ -292,11 +292,11 @@ def group_sums(A: Array, codes: IntArray, J: int, root: Array | None, *, cross: 
         sizes = np.bincount(codes, minlength=J).astype(np.float64)
         weighted = A
     else:
-        sizes = np.bincount(codes, root * root, J)
+        sizes = np.asarray(np.bincount(codes, root * root, J), dtype=np.float64)
         weighted = A * root[:, None]
     if n * q <= 100_000:
         cells = (codes[:, None] * q + np.arange(q)).ravel()
-        sums = np.bincount(cells, weighted.ravel(), J * q).reshape(J, q)
+        sums = np.asarray(np.bincount(cells, weighted.ravel(), J * q), dtype=np.float64).reshape(J, q)
     else:
         sums = np.empty((J, q))
         for j in range(q):
