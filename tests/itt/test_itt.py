@@ -13,9 +13,10 @@ from trialkit.door import InputError
 from trialkit.itt import fit_mixed
 from trialkit.results import Provenance
 
-COLUMNS = (
-    "outcome level rank estimate std_error df statistic p_value conf_low conf_high p_adjusted icc fmi n clusters m"
-).split()  # fmt: skip
+COLUMNS = [
+    *("outcome", "level", "rank", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high"),
+    *("p_adjusted", "icc", "fmi", "n", "clusters", "m"),
+]
 FORMULA = "{y} ~ arm + {y}_0 + gender + age_band + consumer"
 
 

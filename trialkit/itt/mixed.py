@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -58,23 +59,64 @@ class MixedModel(Result):
         As asked.
     """
 
-    frame: pd.DataFrame
-    variance_components: pd.DataFrame
-    log_likelihood: float
-    cov: pd.DataFrame
-    optimum: Any
-    n: int
-    n_groups: Mapping[str, int]
-    dropped: tuple[str, ...]
-    notes: tuple[str, ...]
     formula: str
     inference: str
     method: str
     conf_level: float
     model: ModelFrame = field(repr=False)
     kernel: Any = field(repr=False)
+    _found: _Inference = field(repr=False)
+
+    # --- tables: made when first asked for, so that thousands of fits need not wait for them
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a fixed effect."""
+        names = self.model.names
+        return _t_table("term", list(names), self._found, np.zeros(len(names)), self.conf_level)
+
+    @cached_property
+    def variance_components(self) -> pd.DataFrame:
+        """One row a random intercept and the residual."""
+        return _components(self.model, self.kernel)
+
+    @cached_property
+    def cov(self) -> pd.DataFrame:
+        """Covariance of the fixed effects in force."""
+        names = list(self.model.names)
+        return pd.DataFrame(self._found.cov, index=names, columns=names)
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        return (*self.model.notes(), *_variance_notes(self.kernel, self.model, self.inference))
 
     # --- figures
+
+    @property
+    def log_likelihood(self) -> float:
+        """Restricted for REML, with lme4's constants."""
+        return float(self.kernel.log_likelihood)
+
+    @property
+    def optimum(self) -> Any:
+        """What the search did."""
+        return self.kernel.optimum
+
+    @property
+    def n(self) -> int:
+        """Rows analysed."""
+        return len(self.model.y)
+
+    @property
+    def n_groups(self) -> dict[str, int]:
+        """Groups in each grouping factor, outermost first."""
+        return {g.name: len(g.labels) for g in self.model.groups}
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Columns left out as combinations of earlier ones."""
+        return self.model.dropped
 
     @property
     def title(self) -> str:
@@ -84,7 +126,7 @@ class MixedModel(Result):
     @property
     def variances(self) -> Array:
         """Variance of each random intercept, outermost first, then the residual variance."""
-        return self.variance_components["variance"].to_numpy(dtype=np.float64)
+        return np.append(np.where(self.kernel.identified, self.kernel.variances, np.nan), self.kernel.sigma2)
 
     @property
     def icc(self) -> float:
@@ -296,8 +338,9 @@ def fit_mixed(
         R's notation: ``"y ~ arm + y_0 + age_band"``, interactions ``a:b`` and ``a*b``, ``0 +``, ``factor(x)``, names with spaces between
         backticks. Random intercepts stand in `groups`, or in the formula as ``(1|site)``, ``(1|pair/site)``.
     frame : DataFrame
-        One row a person (or a measurement); pandas, or anything with ``to_pandas()``. Text, category and boolean columns are factors (R's treatment contrasts, first level the
-        reference); numbers stay numbers. Rows with a missing value in a column of the model are left out and counted in `notes`.
+        One row a person (or a measurement); pandas, or anything with ``to_pandas()``. Text, category and boolean columns are factors
+        (R's treatment contrasts, first level the reference); numbers stay numbers. Rows with a missing value in a column of the model are
+        left out and counted in `notes`.
     groups : sequence of str
         One or two nested grouping columns, outermost first: ``["site"]``, ``["pair", "site"]``, ``["site", "person"]``.
     inference : str, optional
@@ -405,26 +448,8 @@ def refuse(status: str, model: ModelFrame) -> None:
 
 
 def _result(model: ModelFrame, fitted: Any, *, formula: str, inference: str, method: str, conf_level: float) -> MixedModel:
-    names = model.names
-    found = _infer(fitted, np.eye(len(names)), inference, model)
-    components = _components(model, fitted)
-    return MixedModel(
-        frame=_t_table("term", list(names), found, np.zeros(len(names)), conf_level),
-        variance_components=components,
-        log_likelihood=float(fitted.log_likelihood),
-        cov=pd.DataFrame(found.cov, index=list(names), columns=list(names)),
-        optimum=fitted.optimum,
-        n=len(model.y),
-        n_groups={g.name: len(g.labels) for g in model.groups},
-        dropped=model.dropped,
-        notes=(*model.notes(), *_variance_notes(fitted, model, inference)),
-        formula=formula,
-        inference=inference,
-        method=method,
-        conf_level=conf_level,
-        model=model,
-        kernel=fitted,
-    )
+    found = _infer(fitted, np.eye(len(model.names)), inference, model)
+    return MixedModel(formula=formula, inference=inference, method=method, conf_level=conf_level, model=model, kernel=fitted, _found=found)
 
 
 def _components(model: ModelFrame, fitted: Any) -> pd.DataFrame:

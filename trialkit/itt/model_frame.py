@@ -178,8 +178,9 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _text_factor(column: pd.Series[Any]) -> Column:
-    codes, found = pd.factorize(column)
-    levels = [str(v) for v in found]
+    # the arrays' own method: no Series or Index is built for a handful of levels
+    codes, found = column.array.factorize()
+    levels = [str(v) for v in np.asarray(found, dtype=object).tolist()]
     # code-point order whatever the storage: R's order in the C locale, the same on every machine
     order = sorted(range(len(levels)), key=levels.__getitem__)
     place = np.empty(len(levels) + 1, dtype=np.intp)
