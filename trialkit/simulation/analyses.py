@@ -168,15 +168,15 @@ def _by_itt(
         results = itt(data, design)
     except Exception as error:
         return out, [(None, "analyse", _words(error))]
-    rows = results.frame.set_index("outcome")
-    singular = results.details.set_index("outcome")["singular"]
+    rows = {r["outcome"]: r for r in results.frame.to_dict("records")}
+    singular = dict(zip(results.details["outcome"].tolist(), results.details["singular"].tolist(), strict=True))
     problems: list[tuple[int | None, str, str]] = []
     for k, o in enumerate(scenario.outcomes):
-        row = rows.loc[o.name]
+        row: dict[Any, Any] = rows[o.name]
         if o.name in results.problems:
             problems.append((k, "analyse", results.problems[o.name]))
             continue
-        out[k] = [*(float(row[f]) for f in FIELDS[:-1]), float(singular.loc[o.name])]
+        out[k] = [*(float(row[f]) for f in FIELDS[:-1]), float(singular[o.name])]
     return out, problems
 
 
@@ -220,12 +220,12 @@ class _Batch:
             keep = complete & ~np.isnan(waves.after)
             if rater is not None:
                 keep = keep & (drawn.role == self.roles[rater])
-            adjust = waves.before is not None and self.design.analysis.baseline
-            if adjust:
-                keep = keep & ~np.isnan(waves.before)
+            before = waves.before if self.design.analysis.baseline else None
+            if before is not None:
+                keep = keep & ~np.isnan(before)
             rows = np.flatnonzero(keep)
             try:
-                self._reduce(trial, k, rows, waves.before if adjust else None, waves.after, arm, drawn.site, covariates)
+                self._reduce(trial, k, rows, before, waves.after, arm, drawn.site, covariates)
             except ValueError as error:
                 self.wrong.append((trial, k, _words(error)))
 

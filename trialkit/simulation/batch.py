@@ -140,7 +140,8 @@ class _State:
 
 
 def _weighted(weights: Floats, rows: Floats, q: int) -> Floats:
-    return np.matmul(weights[:, None, :], rows)[:, 0].reshape(-1, q, q)
+    total: Floats = np.matmul(weights[:, None, :], rows)[:, 0].reshape(-1, q, q)
+    return total
 
 
 def _criterion(b: Stack, ratio: Floats) -> Floats:
@@ -150,9 +151,7 @@ def _criterion(b: Stack, ratio: Floats) -> Floats:
     root = np.linalg.cholesky(b.within + _weighted(e, b.rows, q))
     diagonal = np.diagonal(root, axis1=1, axis2=2)
     # the last pivot squared is y'Py, the others make |X'V^-1X|
-    value: Floats = (
-        -(b.counts * np.log(e)).sum(axis=1) + 2.0 * np.log(diagonal[:, :-1]).sum(axis=1) + b.dof * 2.0 * np.log(diagonal[:, -1])
-    )
+    value: Floats = -(b.counts * np.log(e)).sum(axis=1) + 2.0 * np.log(diagonal[:, :-1]).sum(axis=1) + b.dof * 2.0 * np.log(diagonal[:, -1])
     return value
 
 
@@ -175,11 +174,7 @@ def _state(b: Stack, ratio: Floats) -> _State:
     u2 = np.einsum("si,si->s", r, Qr) - np.einsum("si,sij,sj->s", w, phi, w)
     phiP = phi @ P[:, :p, :p]
     tr1 = (c * m * e).sum(axis=1) - np.trace(phiP, axis1=1, axis2=2)
-    tr2 = (
-        (c * m**2 * e**2).sum(axis=1)
-        - 2.0 * np.einsum("sij,sji->s", phi, Q[:, :p, :p])
-        + np.einsum("sij,sji->s", phiP, phiP)
-    )
+    tr2 = (c * m**2 * e**2).sum(axis=1) - 2.0 * np.einsum("sij,sji->s", phi, Q[:, :p, :p]) + np.einsum("sij,sji->s", phiP, phiP)
     log_det = -(c * np.log(e)).sum(axis=1) - np.linalg.slogdet(phi)[1]
     return _State(phi, gamma, ypy, log_det, P, Q, tr1, tr2, u, u2)
 

@@ -382,9 +382,7 @@ def _lost(plan: Blueprint, people: _People, traits: Mapping[str, Any], full: Map
     return _Lost(baseline=baseline, left=left, follow_up=follow_up)
 
 
-def _event(
-    loss: Loss, name: str, at_risk: Bools, people: _People, traits: Mapping[str, Any], known: Mapping[str, Floats]
-) -> Bools:
+def _event(loss: Loss, name: str, at_risk: Bools, people: _People, traits: Mapping[str, Any], known: Mapping[str, Floats]) -> Bools:
     """Who meets the event: a logistic model whose intercept gives each role its share among those at risk."""
     u = people.uniform(1, "losses", name)[:, 0]
     at_site = loss.site_sd * people.site_normal("losses", name, "site")[people.site]

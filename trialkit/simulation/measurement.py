@@ -188,8 +188,10 @@ class Measure:
             return (ratings.mean(axis=1), ratings) if self.items else (ratings[:, 0], None)
         if self.kind == "count":
             a, g = self._count_rate()
-            return np.minimum(stream.poisson(np.exp(a + g * y)), self.high), None
-        return np.round(np.clip(self.mean + self.sd * y, self.low, self.high), self.decimals), None
+            counts: Floats = np.minimum(stream.poisson(np.exp(a + g * y)), self.high)
+            return counts, None
+        plain: Floats = np.clip(self.mean + self.sd * y, self.low, self.high)
+        return plain, None
 
 
 def score(items: Floats, *, answered: float, decimals: int) -> Floats:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -87,16 +87,17 @@ class CheckResult(Result):
         alarm = self.scenario.limits.false_alarm
         lines = [
             *self._counts(),
-            "_mcse: Monte Carlo standard error. rejection: power, or size where the truth is 0. A failed analysis covers and rejects nothing.",
+            "_mcse: Monte Carlo standard error. rejection: power, or size where the truth is 0.",
+            "A failed analysis stays in the denominator: it covers and rejects nothing.",
         ]
         for row in self.limits.loc[~self.limits["inside"]].to_dict("records")[:12]:
-            lines.append(
-                f"OUTSIDE: {row['analysis']}, {row['outcome']}: {row['figure']} {row['value']:.4g}, accepted {row['low']:.4g} to {row['high']:.4g}."
-            )
-        lines.append(f"{self.verdict.upper()}: {held - out} of {held} figures inside limits that a right analysis leaves with probability {alarm:g} each.")
+            accepted = f"accepted {row['low']:.4g} to {row['high']:.4g}"
+            lines.append(f"OUTSIDE: {row['analysis']}, {row['outcome']}: {row['figure']} {row['value']:.4g}, {accepted}.")
+        chance = f"which a right analysis leaves with probability {alarm:g} each"
+        lines.append(f"{self.verdict.upper()}: {held - out} of {held} figures inside their limits, {chance}.")
         return tuple(lines)
 
-    formats = {
+    formats: ClassVar[dict[str, str]] = {
         "truth": ".3f", "bias": ".4f", "bias_mcse": ".4f", "empirical_se": ".4f", "empirical_se_mcse": ".4f", "model_se": ".4f",
         "model_se_mcse": ".4f", "coverage": ".3f", "coverage_mcse": ".3f", "rejection": ".3f", "rejection_mcse": ".3f", "singular": ".3f",
     }  # fmt: skip
@@ -168,16 +169,18 @@ class CheckResult(Result):
     def to_junit(self) -> str:
         """JUnit XML: one test case a limit, for CI servers that show test reports."""
         bad = int((~self.limits["inside"]).sum())
+        suite = html.escape(f"trialkit check: {self.scenario.title}")
         lines = [
             '<?xml version="1.0" encoding="UTF-8"?>',
-            f'<testsuite name="{html.escape(f"trialkit check: {self.scenario.title}")}" tests="{len(self.limits)}" failures="{bad}" errors="0">',
+            f'<testsuite name="{suite}" tests="{len(self.limits)}" failures="{bad}" errors="0">',
         ]
         for row in self.limits.to_dict("records"):
             case = f'<testcase classname="{html.escape(row["analysis"])}" name="{html.escape(row["outcome"])}: {row["figure"]}"'
             if row["inside"]:
                 lines.append(f"  {case}/>")
             else:
-                said = f"{row['figure']} {row['value']:.6g} is outside {row['low']:.6g} to {row['high']:.6g} ({self.trials} trials, seed {self.seed})"
+                accepted = f"{row['low']:.6g} to {row['high']:.6g}"
+                said = f"{row['figure']} {row['value']:.6g} is outside {accepted} ({self.trials} trials, seed {self.seed})"
                 lines.append(f'  {case}><failure message="{html.escape(said)}"/></testcase>')
         return "\n".join([*lines, "</testsuite>"]) + "\n"
 
@@ -268,7 +271,7 @@ def check(
 
 def _chunk(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], m: int) -> Answers:
     """One piece of work; BLAS is held to one thread, so that bits do not depend on where it runs."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     with threadpool_limits(limits=1):
         return answer(blueprint(scenario), seeds, analyses, imputations=m, weighting=scenario.design.estimand.weighting)
@@ -301,7 +304,9 @@ def _shown(parts: Iterable[Any], total: int, progress: bool) -> Iterable[Any]:
 # --- figures ------------------------------------------------------------------------------------------------
 
 
-def _result(scenario: Scenario, seed: int, seeds: tuple[int, ...], analyses: tuple[Analysis, ...], m: int, parts: list[Answers]) -> CheckResult:
+def _result(
+    scenario: Scenario, seed: int, seeds: tuple[int, ...], analyses: tuple[Analysis, ...], m: int, parts: list[Answers]
+) -> CheckResult:
     values = np.concatenate([p.values for p in parts])
     truth = np.concatenate([p.truth for p in parts])
     names = [o.name for o in scenario.outcomes]

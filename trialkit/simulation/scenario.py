@@ -12,7 +12,7 @@ import tomllib
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -44,7 +44,7 @@ class SiteGroup(Block):
     name: str
     recruited: Annotated[int, Field(ge=1)]
     lost: Annotated[int, Field(ge=0)] = 0
-    values: dict[str, str] = {}
+    values: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _some_remain(self) -> SiteGroup:
@@ -63,7 +63,7 @@ class SiteColumn(Block):
     name: str
     distribution: Literal["lognormal", "normal", "yes/no", "people"]
     median: Positive | None = None
-    medians: dict[str, Positive] = {}
+    medians: dict[str, Positive] = Field(default_factory=dict)
     sigma: Annotated[float, Field(ge=0.0)] | None = None
     mean: float | None = None
     sd: Annotated[float, Field(ge=0.0)] | None = None
@@ -141,10 +141,10 @@ class Trait(Block):
 
     name: str
     levels: tuple[str, ...] | None = None
-    shares: dict[str, tuple[Rate, ...]] = {}
+    shares: dict[str, tuple[Rate, ...]] = Field(default_factory=dict)
     effects: tuple[float, ...] | None = None
-    mean: dict[str, float] = {}
-    sd: dict[str, float] = {}
+    mean: dict[str, float] = Field(default_factory=dict)
+    sd: dict[str, float] = Field(default_factory=dict)
     skewed: bool = False
     missing: Share = 0.0
 
@@ -296,7 +296,7 @@ class Limits(Block):
     coverage: tuple[Rate, Rate] | None = None
     size: tuple[Rate, Rate] | None = None
     bias: Annotated[float, Field(ge=0.0)] = 0.0
-    power: dict[str, Rate] = {}
+    power: dict[str, Rate] = Field(default_factory=dict)
     failed: Rate = 0.0
     singular: Rate = 1.0
 
@@ -451,7 +451,9 @@ class Scenario(Block):
         spread = sum(trait_variance(t, role) for t in self.traits for role in t.roles[:1])
         most = max((o.icc for o in self.outcomes), default=0.0)
         if spread >= 1.0 - most:
-            raise ValueError(f"traits: their effects have variance {spread:.3g}, which leaves nothing for people beside the ICC of {most:g}")
+            raise ValueError(
+                f"traits: their effects have variance {spread:.3g}, which leaves nothing for people beside the ICC of {most:g}"
+            )
 
     def _sizes_fit(self) -> None:
         lognormal = {c.name for c in self.sites.columns if c.distribution == "lognormal"}
@@ -548,8 +550,19 @@ def _design_from(data: dict[str, Any]) -> TrialDesign:
     return TrialDesign(outcomes=outcomes or [{"name": "outcome"}], covariates=covariates, columns=columns)
 
 
+class _UnknownFirst:
+    """A validation error that names an unknown key before a missing one: a misspelt key is both."""
+
+    def __init__(self, error: ValidationError) -> None:
+        self._error = error
+
+    def errors(self, **choices: Any) -> list[Any]:
+        """The problems, unknown keys first."""
+        return sorted(self._error.errors(**choices), key=lambda problem: problem["type"] != "extra_forbidden")
+
+
 def _explain(error: ValidationError) -> str:
-    return explain_validation(error, "the scenario", Scenario)
+    return explain_validation(cast(ValidationError, _UnknownFirst(error)), "the scenario", Scenario).replace("?.", "?")
 
 
 def trait_variance(trait: Trait, role: str) -> float:

@@ -171,7 +171,8 @@ def _sizes(people: People, weights: Floats, seed: int) -> Ints:
     """Eligible people at each randomised site."""
     n = len(weights)
     if people.per_site is not None:
-        return np.maximum(np.rint(people.per_site * weights / np.exp(np.log1p(people.cv**2) / 2.0)), people.minimum).astype(np.int64)
+        sizes: Ints = np.maximum(np.rint(people.per_site * weights / np.exp(np.log1p(people.cv**2) / 2.0)), people.minimum).astype(np.int64)
+        return sizes
     assert people.total is not None
     rest = people.total - people.minimum * n
     if people.cv == 0.0:

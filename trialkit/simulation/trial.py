@@ -49,30 +49,44 @@ class Trial:
         """The declared trial."""
         return self.scenario.design
 
-    @cached_property
-    def sites(self) -> pd.DataFrame:
-        """One row a recruited site: id, status (randomised or dropped out before the draw), kind, matching columns."""
-        return self._drawn.sites.frame.copy()
+    # each frame is made once and given out as a lazy copy: whoever changes theirs does not change the trial's
 
     @cached_property
-    def randomised_sites(self) -> pd.DataFrame:
-        """The sites still there at the draw: what `match_pairs` is given."""
-        return self._drawn.sites.randomised.copy()
-
-    @cached_property
-    def people(self) -> pd.DataFrame:
-        """One row an eligible person, with everything that was lost missing."""
+    def _people(self) -> pd.DataFrame:
         return table(self._plan, self._drawn)
 
     @cached_property
-    def complete(self) -> pd.DataFrame:
-        """The same people with every answer in place; who was lost is still marked."""
+    def _complete(self) -> pd.DataFrame:
         return table(self._plan, making.draw(self._plan, self.seed, complete=True))
 
     @cached_property
+    def _truth(self) -> pd.DataFrame:
+        return truth(self._plan, self._drawn.sites)
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """One row a recruited site: id, status (randomised or dropped out before the draw), kind, matching columns."""
+        return self._drawn.sites.frame.copy(deep=False)
+
+    @property
+    def randomised_sites(self) -> pd.DataFrame:
+        """The sites still there at the draw: what `match_pairs` is given."""
+        return self._drawn.sites.randomised.copy(deep=False)
+
+    @property
+    def people(self) -> pd.DataFrame:
+        """One row an eligible person, with everything that was lost missing."""
+        return self._people.copy(deep=False)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The same people with every answer in place; who was lost is still marked."""
+        return self._complete.copy(deep=False)
+
+    @property
     def truth(self) -> pd.DataFrame:
         """One row an outcome: the planted effect and what follows from it on the observed scale (see `truth.truth`)."""
-        return truth(self._plan, self._drawn.sites)
+        return self._truth.copy(deep=False)
 
     @cached_property
     def allocation(self) -> Allocation | None:

@@ -38,7 +38,7 @@ def truth(plan: Blueprint, sites: SiteList) -> pd.DataFrame:
                 **_variances(o),
             }
         )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).round(10)  # as far as the integrals are good
     frame["rater"] = frame["rater"].astype("str")
     return frame
 
@@ -81,10 +81,11 @@ def _effects(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> dict[str, floa
     under, square_under = float(people @ mean[1:]), float(people @ square[1:])
     total = (square[0] + square_under) / 2.0 - ((mean[0] + under) / 2.0) ** 2
     sd = float(np.sqrt(total))
-    difference = under - float(mean[0])
+    # no effect is exactly none, whatever the order in which a library adds
+    difference = under - float(mean[0]) if np.any(shift) else 0.0
     return {
         "estimand": difference / sd,
-        "estimand_cluster": (float(site @ mean[1:]) - float(mean[0])) / sd,
+        "estimand_cluster": (float(site @ mean[1:]) - float(mean[0])) / sd if np.any(shift) else 0.0,
         "difference": difference,
         "mean_control": float(mean[0]),
         "mean_intervention": under,
