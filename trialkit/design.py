@@ -346,14 +346,19 @@ def _dump_table(table: dict[str, Any], path: tuple[str, ...], lines: list[str]) 
     arrays = {k: v for k, v in table.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)}
     for key, value in table.items():
         if key not in nested and key not in arrays:
-            lines.append(f"{key} = {_toml_value(value)}")
+            lines.append(f"{_toml_key(key)} = {_toml_value(value)}")
     for key, value in nested.items():
-        lines += ["", f"[{'.'.join((*path, key))}]"]
+        lines += ["", f"[{'.'.join(map(_toml_key, (*path, key)))}]"]
         _dump_table(value, (*path, key), lines)
     for key, value in arrays.items():
         for item in value:
-            lines += ["", f"[[{'.'.join((*path, key))}]]"]
+            lines += ["", f"[[{'.'.join(map(_toml_key, (*path, key)))}]]"]
             _dump_table(item, (*path, key), lines)
+
+
+def _toml_key(key: str) -> str:
+    """A bare key where TOML allows one; a name with spaces is quoted."""
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else _toml_value(key)
 
 
 def _toml_value(value: Any) -> str:
