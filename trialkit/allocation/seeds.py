@@ -1,0 +1,394 @@
+"""The seed: where it came from, how much it can reach, and whether it was fixed outside after the plan.
+
+A draw is only as good as its seed. Whoever can try seeds until the allocation pleases has no random
+allocation, so there is no default seed, a seed's source is recorded, a seed typed by the user is marked NOT
+ANCHORED, and a short one draws a warning. Anchored is a seed that nobody could choose: a pulse of a public
+beacon or the two halves of a commit-then-reveal, **named in the plan before they existed**.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from trialkit import door
+from trialkit.allocation import canonical
+from trialkit.door import InputError, VerificationError
+
+NOT_ANCHORED = "NOT ANCHORED"
+STRONG_BITS = 128
+# below this many spare bits the seeds do not cover the allocations evenly: relative unevenness about 2^-(bits/2)
+_SPARE_BITS = 20
+_WHERE_FROM = "ask a person outside the study for 32 hexadecimal digits (random.org, dice), or use a beacon's pulse"
+
+
+class ShortSeedWarning(UserWarning):
+    """A seed too short to reach the plan's allocations evenly, or at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A seed as published, and what is known of its origin.
+
+    Attributes
+    ----------
+    text : str
+        The seed; its UTF-8 bytes are the key of every draw.
+    source : str
+        Who or what produced it, in words.
+    kind : str
+        ``typed``, ``drand``, ``nist`` or ``reveal``.
+    evidence : mapping
+        What proves the origin: the beacon's pulse, or the revealed halves with their commitments.
+    """
+
+    text: str
+    source: str
+    kind: str = "typed"
+    evidence: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The bytes that enter the draw."""
+        return self.text.encode("utf-8")
+
+    @property
+    def bits(self) -> float:
+        """An upper bound on the seed's entropy: log2 of the number of seeds of its length and alphabet."""
+        return len(self.text) * math.log2(_alphabet(self.text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "text": self.text,
+            "source": self.source,
+            "kind": self.kind,
+            "evidence": None if self.evidence is None else dict(self.evidence),
+        }
+
+
+def _alphabet(text: str) -> int:
+    if re.fullmatch(r"[0-9]+", text):
+        return 10
+    if re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", text):
+        return 16
+    return 64 if text.isascii() else 95
+
+
+def checked(seed: Any, seed_source: Any) -> Seed:
+    """The seed a caller gave, as text, or an InputError that says why it cannot be one.
+
+    Parameters
+    ----------
+    seed : str, int or Seed
+        Text enters as its UTF-8 bytes, exactly as published; an int as its decimal digits.
+    seed_source : str
+        Where it came from; needed unless `seed` carries its own source.
+    """
+    if isinstance(seed, Seed):
+        return seed
+    if seed is None:
+        raise InputError(f"no seed was given, and there is no default: two trials that forgot theirs would share one. Now {_WHERE_FROM}.")
+    if isinstance(seed, bool | np.bool_):
+        raise InputError(f"seed={seed!r} is a truth value, not a seed. Give text or a whole number as published.")
+    if isinstance(seed, int | np.integer):
+        if seed < 0:
+            raise InputError(
+                f"seed={seed} is negative; a seed given as a number is its decimal digits. Give it as text if the sign belongs to it."
+            )
+        text = str(int(seed))
+    elif isinstance(seed, str):
+        text = seed
+    else:
+        raise InputError(f"a seed is text or a whole number, not {type(seed).__name__}: its published digits are what enters the draw.")
+    if not text.strip():
+        raise InputError(f"the seed is empty, and there is no default. Now {_WHERE_FROM}.")
+    if text != text.strip() or any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for c in text):
+        raise InputError(
+            f"the seed {door.printable(text)!r} has blanks at its ends or characters nobody can see; "
+            "the bytes published and the bytes used must be the same. Remove them."
+        )
+    if seed_source is None or not isinstance(seed_source, str) or not seed_source.strip():
+        raise InputError(
+            'the seed has no source. Say who or what produced it: seed_source="random.org, by A. Outside, 1 September, by e-mail".'
+        )
+    if any(unicodedata.category(c) == "Cs" for c in seed_source):
+        raise InputError("the seed's source holds characters that are no text. Write it in plain words.")
+    return Seed(text=text, source=seed_source.strip())
+
+
+def shortage(seed: Seed, n_assignments: int) -> str | None:
+    """The warning a short seed deserves, or None.
+
+    A seed of b bits is one of 2^b, so it reaches at most 2^b of the plan's allocations. It is called short when
+    b is below 128 and below log2(allocations) + 20, where the allocations are no longer reached about equally.
+    """
+    if seed.bits >= STRONG_BITS or seed.bits >= math.log2(max(n_assignments, 1)) + _SPARE_BITS:
+        return None
+    reach = _alphabet(seed.text) ** len(seed.text)
+    kind = {10: "decimal digits", 16: "hexadecimal digits"}.get(_alphabet(seed.text), "characters")
+    what = f"a seed of {len(seed.text)} {kind} is one of {reach:,}"
+    if reach < n_assignments:
+        share = Fraction(n_assignments, reach)
+        tail = f"so it reaches at most {reach:,} of the plan's {n_assignments:,} allocations (about 1 in {round(share):,})"
+    else:
+        tail = f"too few to reach the plan's {n_assignments:,} allocations evenly, and few enough to try them all"
+    return f"{what}, {tail}; next time {_WHERE_FROM}"
+
+
+def warn(words: str | None) -> None:
+    """Warn where the draw was asked for, two calls up."""
+    if words is not None:
+        warnings.warn(words, ShortSeedWarning, stacklevel=3)
+
+
+# --- rules: what the plan says, in advance, about its seed -------------------------------------------------------
+
+
+def drand_rule(*, round: int, chain: str = "quicknet") -> dict[str, Any]:
+    """The seed will be round `round` of the drand beacon `chain`: name one that lies after the plan's publication."""
+    return {"beacon": "drand", "chain": str(chain), "round": int(round)}
+
+
+def nist_rule(*, time: str, chain: int = 2) -> dict[str, Any]:
+    """The seed will be the NIST beacon's pulse of that time (``2026-09-01T12:00:00.000Z``)."""
+    return {"beacon": "nist", "chain": int(chain), "time": str(time)}
+
+
+def reveal_rule(commitments: Mapping[str, str]) -> dict[str, Any]:
+    """The seed will be made of the secrets behind these commitments (who -> `commit`), from at least two parties."""
+    if len(commitments) < 2:
+        raise InputError("a commit-then-reveal needs at least two parties; one alone could choose its secret. Add the other's commitment.")
+    return {"reveal": {who: commitments[who] for who in sorted(commitments)}}
+
+
+def anchored(seed: Seed, rule: Mapping[str, Any] | str | None) -> tuple[bool, str]:
+    """Whether the seed is the one that the plan's rule fixed in advance, and why (not)."""
+    if seed.kind == "typed":
+        return False, f"{NOT_ANCHORED}: the seed was typed in; that nobody chose it rests on the word of: {seed.source}"
+    if not isinstance(rule, Mapping):
+        return False, f"{NOT_ANCHORED}: the plan did not name the {seed.kind} value in advance, so another could have been waited for"
+    evidence = seed.evidence or {}
+    if seed.kind == "drand":
+        pulse = evidence.get("pulse", {})
+        if rule.get("beacon") == "drand" and rule.get("round") == pulse.get("round"):
+            return True, f"drand {rule.get('chain')} round {pulse.get('round')}, named in the plan"
+    if seed.kind == "nist":
+        pulse = evidence.get("pulse", {})
+        if rule.get("beacon") == "nist" and rule.get("time") == pulse.get("timeStamp") and rule.get("chain") == pulse.get("chainIndex"):
+            return True, f"NIST beacon, chain {rule.get('chain')}, pulse of {rule.get('time')}, named in the plan"
+    if seed.kind == "reveal":
+        named = rule.get("reveal")
+        if named is not None and dict(named) == {part["who"]: part["commitment"] for part in evidence.get("parts", [])}:
+            return True, f"revealed by {' and '.join(sorted(named))}, whose commitments are in the plan"
+    return False, f"{NOT_ANCHORED}: the seed is not the value that the plan named in advance"
+
+
+# --- commit, then reveal -----------------------------------------------------------------------------------------
+
+_LEAST_SECRET = 16
+
+
+def commit(secret: str, *, who: str, digest: str) -> str:
+    """The commitment one party publishes before the draw: SHA-256 of its secret, its name and the plan's digest.
+
+    Parameters
+    ----------
+    secret : str
+        At least 16 characters that nobody can guess; kept until the reveal.
+    who : str
+        The party's name.
+    digest : str
+        ``plan.digest``.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; they say nothing of the secret and bind the party to it.
+    """
+    if len(secret) < _LEAST_SECRET:
+        raise InputError(
+            f"the secret of {who} has {len(secret)} characters; whoever can guess it breaks the seal. Take {_LEAST_SECRET} or more."
+        )
+    if any(c in f"{secret}{who}" for c in "\n\t"):
+        raise InputError("a secret and a name stay on one line without tabs. Take letters and digits.")
+    return door.sha256_bytes(f"trialkit-commit-1\n{digest}\n{who}\n{secret}".encode())
+
+
+def reveal(parts: Sequence[tuple[str, str, str]], *, digest: str) -> Seed:
+    """The seed made of the parties' secrets, once all commitments were published.
+
+    Parameters
+    ----------
+    parts : sequence of (who, secret, commitment)
+    digest : str
+        ``plan.digest``.
+
+    Raises
+    ------
+    VerificationError
+        A secret is not the one its commitment was made of.
+    """
+    if len(parts) < 2 or len({who for who, _, _ in parts}) < len(parts):
+        raise InputError("a reveal needs the secrets of at least two different parties. Give (who, secret, commitment) of each.")
+    for who, secret, commitment in parts:
+        if commit(secret, who=who, digest=digest) != commitment.strip().lower():
+            raise VerificationError(
+                f"the secret of {who} does not fit the commitment {commitment[:12]}...: not the secret published for this plan."
+            )
+    ordered = sorted(parts)
+    body = "".join(f"{who}\t{secret}\n" for who, secret, _ in ordered)
+    text = door.sha256_bytes(f"trialkit-seed-1\n{digest}\n{body}".encode())
+    evidence = {"parts": [{"who": w, "secret": s, "commitment": c.strip().lower()} for w, s, c in ordered], "plan": digest}
+    return Seed(text=text, source=f"commit-then-reveal by {' and '.join(w for w, _, _ in ordered)}", kind="reveal", evidence=evidence)
+
+
+# --- beacons -----------------------------------------------------------------------------------------------------
+
+
+def beacon(pulse: str | Mapping[str, Any]) -> Seed:
+    """The seed in a public beacon's pulse, checked offline as far as hashes go.
+
+    Parameters
+    ----------
+    pulse : str or mapping
+        The JSON that drand (``round``, ``randomness``, ``signature``) or the NIST beacon 2.0 (``pulse``) publishes.
+
+    Returns
+    -------
+    Seed
+        drand: its ``randomness``, which must be SHA-256 of its signature. NIST: its ``outputValue``, which must be
+        SHA-512 of the pulse's fields and signature (NISTIR 8213, section 4). Lower-case hexadecimal.
+
+    Raises
+    ------
+    VerificationError
+        The value does not follow from the pulse's own fields.
+
+    Notes
+    -----
+    The signatures themselves are not checked (that needs the beacon's public key); anybody can look the pulse up.
+
+    Examples
+    --------
+    >>> beacon('{"round": 1, "randomness": "00", "signature": "00"}')
+    Traceback (most recent call last):
+    ...
+    trialkit.door.VerificationError: the drand pulse of round 1 says randomness 00..., ...
+    """
+    record = canonical.loads(pulse, where="the beacon's pulse") if isinstance(pulse, str) else dict(pulse)
+    record = record.get("pulse", record)
+    if not isinstance(record, Mapping):
+        raise InputError("the beacon's pulse is not a JSON object. Paste the whole answer of the beacon.")
+    if "randomness" in record and "signature" in record:
+        return _drand(record)
+    if "outputValue" in record and "signatureValue" in record:
+        return _nist(record)
+    raise InputError(
+        "the pulse is neither drand's (round, randomness, signature) nor NIST's (outputValue, signatureValue). Paste the "
+        "beacon's whole answer."
+    )
+
+
+def _drand(record: Mapping[str, Any]) -> Seed:
+    number = record.get("round")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InputError("the drand pulse has no round number. Paste the beacon's whole answer.")
+    randomness = str(record["randomness"]).lower()
+    expected = hashlib.sha256(_hex(record, "signature")).hexdigest()
+    if randomness != expected:
+        raise VerificationError(
+            f"the drand pulse of round {number} says randomness {door.printable(randomness[:12])}..., "
+            f"but SHA-256 of its signature is {expected[:12]}...: not a true pulse."
+        )
+    return Seed(text=randomness, source=f"drand round {number}", kind="drand", evidence={"pulse": dict(record)})
+
+
+def _nist(record: Mapping[str, Any]) -> Seed:
+    try:
+        signed = _nist_fields(record)
+    except (KeyError, TypeError, AttributeError, struct.error) as error:
+        raise InputError(f"the NIST pulse lacks a field or has one of the wrong kind ({error}). Paste the beacon's whole answer.") from None
+    output = str(record["outputValue"]).lower()
+    expected = hashlib.sha512(signed + _hex(record, "signatureValue")).hexdigest()
+    if output != expected:
+        raise VerificationError(
+            f"the NIST pulse says outputValue {door.printable(output[:12])}..., but its own fields give {expected[:12]}...: "
+            f"not a true pulse."
+        )
+    when = record["timeStamp"]
+    return Seed(text=output, source=f"NIST beacon, pulse of {when}", kind="nist", evidence={"pulse": dict(record)})
+
+
+def _nist_fields(record: Mapping[str, Any]) -> bytes:
+    """The signed fields of a version 2.0 pulse in their order, texts and hashes preceded by their length."""
+
+    def text(value: str) -> bytes:
+        return _sized(value.encode("utf-8"))
+
+    external = record["external"]
+    parts = [
+        text(record["uri"]),
+        text(record["version"]),
+        struct.pack(">II", record["cipherSuite"], record["period"]),
+        _sized(_hex(record, "certificateId")),
+        struct.pack(">QQ", record["chainIndex"], record["pulseIndex"]),
+        text(record["timeStamp"]),
+        _sized(_hex(record, "localRandomValue")),
+        _sized(_hex(external, "sourceId")),
+        struct.pack(">I", external["statusCode"]),
+        _sized(_hex(external, "value")),
+        *(_sized(_hex(entry, "value")) for entry in record["listValues"]),
+        _sized(_hex(record, "precommitmentValue")),
+        struct.pack(">I", record["statusCode"]),
+    ]
+    return b"".join(parts)
+
+
+def _sized(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+def _hex(record: Mapping[str, Any], field: str) -> bytes:
+    value = record[field]
+    if not isinstance(value, str) or not re.fullmatch(r"([0-9a-fA-F]{2})*", value):
+        raise InputError(f"the pulse's {field} is not hexadecimal. Paste the beacon's whole answer.")
+    return bytes.fromhex(value)
+
+
+def from_dict(record: Mapping[str, Any]) -> Seed:
+    """A seed out of a certificate; a beacon's pulse and revealed secrets are checked again.
+
+    Raises
+    ------
+    VerificationError
+        The evidence does not give this seed.
+    """
+    kind = record.get("kind")
+    text, source, evidence = record.get("text"), record.get("source"), record.get("evidence")
+    if not isinstance(text, str) or not isinstance(source, str):
+        raise VerificationError("the certificate's seed is not text. The file has been edited.")
+    if kind == "typed":
+        return Seed(text=text, source=source)
+    if not isinstance(evidence, Mapping):
+        raise VerificationError(f"the seed is said to come from {door.printable(kind)}, but the certificate holds no evidence of it.")
+    if kind in ("drand", "nist"):
+        seed = beacon(evidence.get("pulse", {}))
+    elif kind == "reveal":
+        parts = [(str(p["who"]), str(p["secret"]), str(p["commitment"])) for p in evidence.get("parts", [])]
+        seed = reveal(parts, digest=str(evidence.get("plan", "")))
+    else:
+        raise VerificationError(f"the certificate's seed is of an unknown kind, {door.printable(kind)!r}. The file has been edited.")
+    if seed.text != text or seed.kind != kind:
+        raise VerificationError("the seed does not follow from its evidence (the beacon's pulse or the revealed secrets).")
+    return Seed(text=text, source=source, kind=str(kind), evidence=dict(evidence))
