@@ -150,7 +150,8 @@ def itt(
         _same_people(tables[0], table, design, k)
     _need_columns(tables[0], design)
     sets = [_read(table, design, people, k) for k, table in enumerate(tables, start=1)]
-    done = [_outcome(outcome, sets, people, design, plan) for outcome in design.outcomes]
+    before = _observed(data, tables, design, people)
+    done = [_outcome(outcome, sets, people, design, plan, before.get(outcome.name, -1)) for outcome in design.outcomes]
     return _assemble(done, data, tables, design, plan)
 
 
@@ -309,6 +310,7 @@ class _Done:
     outcome: Outcome
     n: int
     missing: int
+    observed: int  # people with the outcome observed before any imputation, -1 when that is not known
     arms: tuple[int, int]  # people in the reference and in the intervention arm
     sites: tuple[int, int]
     sizes: tuple[int, int]  # smallest and largest site
@@ -318,7 +320,20 @@ class _Done:
     reason: str = ""
 
 
-def _outcome(outcome: Outcome, sets: Sequence[_Set], people: People, design: TrialDesign, plan: _Plan) -> _Done:
+def _observed(data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, people: People) -> dict[str, int]:
+    """How many people had each outcome observed: in the one table, or in the imputations' table before imputation."""
+    base = tables[0] if len(tables) == 1 else getattr(data, "base", None)
+    if not isinstance(base, pd.DataFrame) or len(base) != len(tables[0]):
+        return {}
+    found = {}
+    for outcome in design.outcomes:
+        if outcome.name in base.columns:
+            rows = people.rows[people.asked(outcome.rater)]
+            found[outcome.name] = int(base[outcome.name].iloc[rows].notna().sum())
+    return found
+
+
+def _outcome(outcome: Outcome, sets: Sequence[_Set], people: People, design: TrialDesign, plan: _Plan, observed: int) -> _Done:
     asked = people.asked(outcome.rater)
     baseline = _baseline(outcome, design)
     lost = np.zeros(len(asked), dtype=bool)
@@ -333,7 +348,7 @@ def _outcome(outcome: Outcome, sets: Sequence[_Set], people: People, design: Tri
     present = per_site[per_site > 0]
     sizes = (int(present.min()), int(present.max())) if len(present) else (0, 0)
     groups, formula = _groups(people, rows, design, baseline, outcome)
-    base = _Done(outcome, len(rows), int(lost.sum()), arms, sites, sizes, formula, (), None)
+    base = _Done(outcome, len(rows), int(lost.sum()), observed, arms, sites, sizes, formula, (), None)
 
     def failed(reason: str, left_out: tuple[str, ...] = ()) -> _Done:
         return _replace(base, reason=reason, left_out=left_out)
@@ -569,6 +584,7 @@ def _detail(done: _Done, plan: _Plan) -> dict[str, Any]:
         "clusters_intervention": done.sites[1],
         "smallest_cluster": done.sizes[0],
         "largest_cluster": done.sizes[1],
+        "observed": done.observed,
         "left_out": done.missing,
         "singular": nan if f is None else float(f.singular.mean()),
         "df_low": nan if f is None else float(f.df.min()),
@@ -592,10 +608,10 @@ def _notes(done: Sequence[_Done], data: Any, design: TrialDesign, plan: _Plan, m
         )
     else:
         notes.append(f"{m} imputed tables, pooled by Rubin's rules; df by Barnard and Rubin on the complete-data df.")
-    if design.imputation.population != "randomised":
-        notes.append(f"Population: rows with {design.imputation.population} = 1.")
     if said := getattr(data, "population_note", ""):
         notes.append(str(said))
+    elif design.imputation.population != "randomised":
+        notes.append(f"Population: rows with {design.imputation.population} = 1.")
     what = (
         "the raw difference" if plan.denominator == "none" else f"Cohen's d: the arm coefficient divided by the {WORDS[plan.denominator]}"
     )

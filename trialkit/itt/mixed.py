@@ -221,6 +221,101 @@ class MixedModel(Result):
             rows.append({"term": label, **self._f_test(L)})
         return Table(pd.DataFrame(rows), "Joint tests", formats={"df1": "d", "df2": ".1f", "scale": ".4f"})
 
+    def means(self, variable: str) -> Table:
+        """Estimated marginal means of a variable's levels, and their differences from the first.
+
+        Parameters
+        ----------
+        variable : str
+            A factor, or a number with two distinct values (such as a 0/1 arm).
+
+        Returns
+        -------
+        Table
+            level, estimate, std_error, df, statistic, p_value, conf_low, conf_high; then one row a difference, ``"b - a"``. Other factors
+            count every level equally, two-valued numbers each value equally, and other numbers stand at their mean (as R's emmeans).
+
+        Raises
+        ------
+        InputError
+            The variable is not in the model, has more than two distinct numbers, or its means rest on a column that was left out.
+        """
+        m = self.model
+        found = next((v for v in m.formula.variables if variable in (v.column, v.label)), None)
+        if found is None:
+            raise InputError(unknown_word(variable, [v.label for v in m.formula.variables], what="variable of the model"))
+        column = m.columns[found]
+        if column.levels is None:
+            distinct = np.unique(column.values)
+            if len(distinct) > 2:
+                raise InputError(
+                    f"{variable!r} has {len(distinct)} distinct numbers, so it has no levels. Write factor({variable}) for means."
+                )
+            labels, places = [f"{v:g}" for v in distinct], list(distinct)
+        else:
+            labels, places = list(column.levels), list(range(len(column.levels)))
+        rows = [model_frame.reference_row(m, {found: place}) for place in places]
+        lost = next((name for row in rows for name, value in row.items() if value and name not in m.names), None)
+        if lost is not None:
+            raise InputError(f"the means of {variable!r} rest on the column {lost!r}, which was left out as a combination of others.")
+        L = np.array([[row.get(name, 0.0) for name in m.names] for row in rows])
+        L = np.vstack([L, L[1:] - L[0]])
+        labels += [f"{label} - {labels[0]}" for label in labels[1:]]
+        table = _t_table("level", labels, self._infer(L), np.zeros(len(L)), self.conf_level)
+        return Table(table, f"Estimated marginal means of {variable}")
+
+    # --- intervals
+
+    def confint(self, method: str = "profile", *, conf_level: float | None = None) -> pd.DataFrame:
+        """Confidence intervals of the fixed effects and the standard deviations.
+
+        Parameters
+        ----------
+        method : {"profile", "t"}
+            ``"profile"``: profile likelihood by maximum likelihood, as lme4's ``confint`` (a lower limit of 0 for a standard deviation means
+            that no variance at all is not rejected). ``"t"``: the intervals of `frame`; standard deviations have none then.
+        conf_level : float, optional
+
+        Returns
+        -------
+        DataFrame
+            parameter, estimate, conf_low, conf_high; the standard deviations are called ``sd(site)`` and ``sd(Residual)``.
+        """
+        level = self.conf_level if conf_level is None else conf_level
+        if not 0 < level < 1:
+            raise InputError(f"conf_level = {level} is not between 0 and 1, for example 0.95.")
+        names = list(self.model.names)
+        estimate = np.asarray(self.kernel.beta)
+        if method == "t":
+            half = t_quantile(self._found.df, 0.5 + level / 2) * self._found.std_error
+            limits = np.column_stack([estimate - half, estimate + half])
+        elif method == "profile":
+            self._profiled()
+            limits = reml.profile_contrasts(self.kernel.reduced, np.eye(len(names)), level=level)
+            limits = np.vstack([limits, reml.profile_sd(self.kernel.reduced, level=level)])
+            names += [f"sd({g.name})" for g in self.model.groups] + [f"sd({RESIDUAL})"]
+            estimate = np.append(estimate, np.sqrt(self.variances))
+        else:
+            raise InputError(unknown_word(str(method), ("profile", "t"), what="interval"))
+        return pd.DataFrame(
+            {"parameter": pd.Series(names, dtype="str"), "estimate": estimate, "conf_low": limits[:, 0], "conf_high": limits[:, 1]}
+        )
+
+    def icc_interval(self, *, conf_level: float | None = None) -> tuple[float, float]:
+        """Profile-likelihood interval of the intraclass correlation, by the model's own likelihood (REML or ML)."""
+        self._profiled()
+        if len(self.model.groups) > 1:
+            raise InputError("the interval of the intraclass correlation is for one grouping factor; fit groups=['site'] for it.")
+        level = self.conf_level if conf_level is None else conf_level
+        low, high = reml.profile_ratio(self.kernel.reduced, level=level, method=self.method)  # type: ignore[arg-type]
+        return low / (1 + low), high / (1 + high)
+
+    def _profiled(self) -> None:
+        if self.kernel.status != "ok":
+            raise InputError(
+                "every group has one row, so the likelihood says nothing about the variance between groups: no profile interval."
+            )
+
     def _columns_of(self, part: str) -> list[int]:
         m = self.model
         if part in m.terms:

@@ -9,7 +9,7 @@ of the first term that has one gets all its indicators.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -94,6 +94,9 @@ class ModelFrame:
         Columns left out because they are combinations of earlier ones (R's rule).
     constant : tuple of str
         Factors with a single level left.
+    formula : Formula
+    columns : mapping of Variable to Column
+        The analysed rows of each variable, before coding.
     """
 
     response: str
@@ -109,6 +112,8 @@ class ModelFrame:
     missing: dict[str, int]
     dropped: tuple[str, ...]
     constant: tuple[str, ...]
+    formula: Formula
+    columns: Mapping[Variable, Column]
 
     def notes(self) -> tuple[str, ...]:
         """What was left out, in words."""
@@ -301,6 +306,36 @@ def design_matrix(
     return x, tuple(names), tuple(assign), constant
 
 
+def reference_row(model: ModelFrame, at: Mapping[Variable, int | float]) -> dict[str, float]:
+    """Mean design-matrix row over the reference grid, with some variables held: column name to value, dropped columns included.
+
+    On the grid every level of a factor counts equally, a number with two distinct values counts each equally, and any other number stands at
+    its mean (emmeans' convention). The grid is a full product, so the mean of a product of variables is the product of their means.
+    """
+    full = _fully_coded(model.formula.terms, model.formula.intercept, dict(model.columns))
+    row = {INTERCEPT: 1.0} if model.formula.intercept else {}
+    for k, term in enumerate(model.formula.terms):
+        values, labels = _mean_code(term[0], model.columns[term[0]], at, full=(k, term[0]) in full)
+        for v in term[1:]:
+            more, more_labels = _mean_code(v, model.columns[v], at, full=(k, v) in full)
+            values, labels = [a * b for b in more for a in values], [f"{la}:{lb}" for lb in more_labels for la in labels]
+        row |= dict(zip(labels, values, strict=True))
+    return row
+
+
+def _mean_code(variable: Variable, column: Column, at: Mapping[Variable, int | float], *, full: bool) -> tuple[list[float], list[str]]:
+    if column.levels is None:
+        if variable in at:
+            return [float(at[variable])], [variable.label]
+        distinct = np.unique(column.values)
+        return [float(distinct.mean() if len(distinct) <= 2 else column.values.mean())], [variable.label]
+    weights = np.full(len(column.levels), 1.0 / len(column.levels))
+    if variable in at:
+        weights = np.eye(len(column.levels))[int(at[variable])]
+    start = 0 if full else 1
+    return weights[start:].tolist(), [f"{variable.label}{level}" for level in column.levels[start:]]
+
+
 def _fully_coded(terms: Sequence[Term], intercept: bool, columns: dict[Variable, Column]) -> set[tuple[int, Variable]]:
     """The (term, factor) couples that get all indicators instead of contrasts (R's TermCode)."""
     out = set()
@@ -394,6 +429,8 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
         missing={c: int(m.sum()) for c, m in missing.items()},
         dropped=dropped,
         constant=constant,
+        formula=formula,
+        columns=kept,
     )
 
 
