@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import typer
@@ -50,6 +51,7 @@ app.command("check")(check.check)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback reaches the user."""
+    warnings.showwarning = _warn
     try:
         result = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -66,6 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments is None:
         sys.exit(code)
     return code
+
+
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None
+) -> None:
+    """A warning as one line for a person: what, not where in the code."""
+    typer.echo(f"warning: {message}", err=True)
 
 
 def _complain(error: Exception) -> int:
