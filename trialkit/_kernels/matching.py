@@ -21,6 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # a packed limb stays exact in float64 with room for path sums (matching_start) and doubled in int64 (blossom)
 LIMB_BITS = 50
+_PLAIN = np.frompyfunc(int, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,10 @@ def perfect_matching(limbs: Sequence[Array], edges: Array) -> Matching | Stuck:
     if not limbs or any(limb.shape != (n, n) for limb in limbs):
         raise ValueError("every limb must be an (n, n) array, and there must be one")
     for limb in limbs:
-        if limb.dtype != object and (limb.dtype != np.int64 or int(limb.max(initial=0)) >> LIMB_BITS):
+        if limb.dtype != object and (limb.dtype != np.int64 or int(np.abs(limb).max(initial=0)) >> LIMB_BITS):
             raise ValueError(f"a limb must be int64 below 2**{LIMB_BITS}, or object")
+    # numpy scalars inside an object array would overflow where Python integers do not
+    limbs = [np.asarray(_PLAIN(limb)) if limb.dtype == object else limb for limb in limbs]
     y, mate = assignment_start(limbs, edges)
     try:
         search, stuck = _search(limbs, edges, y, mate)

@@ -15,6 +15,8 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+_PLAIN = np.frompyfunc(int, 1, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -148,4 +150,4 @@ def _safe(weight: Array, dual: Array, z: Sequence[int], edges: Array) -> tuple[A
         size = 2 * int(np.abs(weight).max(initial=0)) + 2 * int(np.abs(dual).max(initial=0)) + sum(abs(x) for x in z)
         if size < 1 << 62:
             return weight, dual
-    return weight.astype(object), dual.astype(object)
+    return _PLAIN(weight.astype(object)), _PLAIN(dual.astype(object))

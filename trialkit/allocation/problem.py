@@ -205,7 +205,11 @@ def _limbs(problem: Problem, block: Block, plan: Layout) -> list[Array]:
         else:
             k, inner = problem.ranks[r]
             distance = problem.measures[k].distance(inner, block.members)
-        return np.pad(distance, (0, 1)) if block.vacant else distance
+        if not block.vacant:
+            return distance
+        padded = np.zeros((block.size, block.size), dtype=distance.dtype)
+        padded[:-1, :-1] = distance
+        return padded
 
     return [limb for ranks in plan.limbs for limb in pack({r: rank(r) for r, _ in ranks}, Layout((ranks,)))]
 
