@@ -185,7 +185,7 @@ def test_an_estimate_can_be_planned_with(sprays):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"outcome": "z"}, "z"), ({"cluster": "Site"}, "site"), ({"method": "anov"}, "anova"), 
+        ({"outcome": "z"}, "z"), ({"cluster": "Site"}, "site"), ({"method": "anov"}, "anova"),
         ({"interval": "profile"}, "does not go with"),
         ({"interval": "serle"}, "searle"), ({"conf_level": 95}, "conf_level"), ({"outcome": "arm"}, "not numeric"),
         ({"cluster": "arm", "adjust": "arm"}, "between"),

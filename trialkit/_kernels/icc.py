@@ -163,7 +163,7 @@ def fisher(a: Anova, clusters: int, q: float) -> float:
 
 
 def criterion(data: Clustered, theta: float, *, reml: bool, sigma2: float | None = None) -> float:
-    """-2 log-likelihood (constants left out) at the variance ratio theta = sigma_b^2 / sigma^2; profiled over sigma^2 unless it is given."""
+    """-2 log-likelihood, constants left out, at theta = sigma_b^2 / sigma^2; profiled over sigma^2 unless it is given."""
     shrink = theta / (1 + theta * data.sizes)
     A = data.xx - (data.sums_x * shrink[:, None]).T @ data.sums_x
     b = data.xy - (data.sums_x * shrink[:, None]).T @ data.sums_y

@@ -418,17 +418,20 @@ def _three_level(plan: _Plan) -> _Fit:
         raise InputError("three levels need subcluster_size, the number of people a subcluster (or cluster_size, the number a cluster).")
     J = float(design.subclusters)
     n = plan.size / J if plan.size is not None else design.subcluster_size * (1 - design.attrition)
-    groups = []
+    groups, parts = [], []
+    rho2 = arms(design.icc_subcluster)
     for a in (0, 1):
         s2, rho3 = plan.scale.variance[a], plan.scale.icc[a]
         top = rho3 * s2 * (1 - design.r2_cluster)
-        middle = design.icc_subcluster * s2 * (1 - design.r2_subcluster)
-        person = (1 - rho3 - design.icc_subcluster) * s2 * (1 - design.r2_person)
-        groups.append(gls.units([[1.0, float(a)]], [[top + (middle + person / n) / J]], plan.counts[a]))
+        middle = rho2[a] * s2 * (1 - design.r2_subcluster)
+        person = (1 - rho3 - rho2[a]) * s2 * (1 - design.r2_person)
+        v = top + (middle + person / n) / J
+        parts.append(v / plan.counts[a])
+        groups.append(gls.units([[1.0, float(a)]], [[v]], plan.counts[a]))
     variance = gls.contrast_covariance(groups, [0.0, 1.0]).variance
     return _Fit(
         variance,
-        {"clusters-2": plan.clusters - 2, "infinite": math.inf},
+        {"clusters-2": plan.clusters - 2, "welch": _welch(parts, [n - 1 for n in plan.counts]), "infinite": math.inf},
         "clusters-2",
         "Var = sigma2 {rho3 (1-R2_3) + rho2 (1-R2_2)/J + (1-rho3-rho2)(1-R2_1)/(J n)} / {p(1-p)K}",
         ("Konstantopoulos 2008, J Res Educ Eff 1:66", "Dong & Maynard 2013, J Res Educ Eff 6:24"),

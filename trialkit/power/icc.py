@@ -181,13 +181,8 @@ class IccEstimate(Result):
             "n",
             "clusters",
             "left_out",
-            "cluster_size",
-            "cluster_size_cv",
-            "k0",
-            "variance_between",
-            "variance_within",
-            "std_error",
         ]
+        names += ["cluster_size", "cluster_size_cv", "k0", "variance_between", "variance_within", "std_error"]
         data = {name: getattr(self, name) for name in names}
         data["percentile_80"] = self.quantile(0.8)
         data["adjusted_for"] = list(self.adjusted_for)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trialkit.door import InputError
+
 if TYPE_CHECKING:
+    from trialkit.power.grid import PowerGrid
     from trialkit.power.icc import IccEstimate
 
 
@@ -42,3 +45,69 @@ def cluster_means(estimate: IccEstimate, ax: Any = None) -> Any:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax
+
+
+def curves(grid: PowerGrid, ax: Any = None, *, target: float | None = 0.8) -> Any:
+    """Power against the first varying argument; a line for each value of the second."""
+    import matplotlib
+
+    first, *rest = grid.varying
+    if len(rest) > 1:
+        raise InputError(
+            f"a picture shows two varying arguments, and here are {len(rest) + 1}: {', '.join(grid.varying)}. Fix some of them."
+        )
+    ax = axes(ax)
+    frame = grid.frame
+    if not rest:
+        ax.plot(frame[first], frame["power"], color="#2b5c8a", lw=1.8)
+    else:
+        values = list(dict.fromkeys(frame[rest[0]].tolist()))
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.08, 0.85, len(values)))
+        for value, shade in zip(values, shades, strict=True):
+            part = frame[frame[rest[0]] == value]
+            ax.plot(part[first], part["power"], color=shade, lw=1.6, label=f"{value:g}" if isinstance(value, int | float) else str(value))
+        ax.legend(title=_WORDS.get(rest[0], rest[0]), frameon=False, fontsize=8, title_fontsize=8)
+    if target is not None:
+        ax.axhline(target, color="0.55", lw=0.8, ls=(0, (4, 3)))
+    ax.set_xlabel(_WORDS.get(first, first))
+    ax.set_ylabel("power")
+    ax.set_ylim(0, 1.01)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax
+
+
+def band(low: PowerGrid, middle: PowerGrid, high: PowerGrid, ax: Any = None, *, target: float | None = 0.8, label: str = "ICC") -> Any:
+    """Power against one argument at a planned ICC, with the band that a low and a high ICC make."""
+    ax = curves(middle, ax, target=target)
+    first = middle.varying[0]
+    ax.fill_between(low.frame[first], high.frame["power"], low.frame["power"], color="#2b5c8a", alpha=0.15, lw=0, label=label)
+    ax.legend(frameon=False, loc="lower right", fontsize=8)
+    return ax
+
+
+def contours(grid: PowerGrid, ax: Any = None, *, levels: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Any:
+    """Lines of equal power over two varying arguments."""
+    if len(grid.varying) != 2:
+        raise InputError(f"contours need two varying arguments, and here are {len(grid.varying)}.")
+    ax = axes(ax)
+    x, y = grid.varying
+    table = grid.frame.pivot(index=y, columns=x, values="power")
+    drawn = ax.contour(table.columns, table.index, table.to_numpy(), levels=levels, cmap="viridis", linewidths=1.4)
+    ax.clabel(drawn, fmt="%.2f", fontsize=8)
+    ax.set_xlabel(_WORDS.get(x, x))
+    ax.set_ylabel(_WORDS.get(y, y))
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax
+
+
+_WORDS = {
+    "clusters": "clusters, both arms",
+    "cluster_size": "people a cluster",
+    "icc": "ICC",
+    "effect": "effect",
+    "pairs": "matched pairs",
+    "matching_correlation": "matching correlation",
+    "cluster_size_cv": "CV of cluster sizes",
+}

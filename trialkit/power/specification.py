@@ -81,7 +81,7 @@ _RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "modifier_sd": (0, True, math.inf, True, "the standard deviation of the effect modifier"),
     "variance_factor": (0, True, math.inf, True, "a further factor on the variance of the effect"),
 }
-_BY_ARM = ("icc", "sd", "cluster_size", "cluster_size_cv", "clusters", "k")
+_BY_ARM = ("icc", "icc_subcluster", "sd", "cluster_size", "cluster_size_cv", "clusters", "k")
 _WHOLE = ("clusters", "pairs", "n_cluster_covariates", "subclusters", "arms", "strata")
 
 # which arguments belong to which kind only; everything not named here belongs to all
@@ -230,7 +230,7 @@ class PowerDesign:
     baseline_cluster_size: Any = None
     subclusters: Any = None
     subcluster_size: Any = None
-    icc_subcluster: float = 0.0
+    icc_subcluster: Any = 0.0
     r2_subcluster: float = 0.0
     layout: Any = None
     clusters_per_sequence: Any = None
@@ -353,6 +353,10 @@ class PowerDesign:
                 raise InputError(f"clusters_per_sequence has {len(per)} numbers, the layout {len(self.layout)} sequences (rows).")
         if self.clusters_per_sequence is not None:
             for v in _flat(self.clusters_per_sequence):
+                if _is_real(v) and float(v) != round(float(v)):
+                    raise InputError(
+                        f"clusters_per_sequence = {v:g}: a count must be a whole number; give one a sequence, such as (3, 4, 3, 4)."
+                    )
                 _number("clusters_per_sequence", v, (0, True, math.inf, True, "the number of clusters in a sequence"))
         if isinstance(self.event_probability, tuple):
             if len(self.event_probability) != 2:
@@ -462,10 +466,11 @@ class PowerDesign:
         for level in ("icc", "icc_subcluster", "icc_stratum"):
             for v in _flat(getattr(self, level)):
                 _number(level, v, _RANGES["icc"])
-        shares = max([0.0, *_flat(self.icc)]) + self.icc_subcluster + self.icc_stratum
+        pairs = [v if isinstance(v, tuple) else (v or 0.0,) * 2 for v in (self.icc, self.icc_subcluster)]
+        shares = max(a + b for a, b in zip(*pairs, strict=True)) + self.icc_stratum
         if shares >= 1:
             raise InputError(f"the shares of variance between clusters, subclusters and strata sum to {shares:g}; nothing is left within.")
-        if kind not in ("parallel", "matched-pairs", "partially-nested") and isinstance(self.icc, tuple):
+        if kind not in ("parallel", "matched-pairs", "partially-nested", "three-level") and isinstance(self.icc, tuple):
             raise InputError(f"one ICC for both arms, please: two are understood in a parallel design, not in a {kind} one.")
         sizes = self.cluster_size
         if isinstance(sizes, tuple) and kind not in ("parallel", "longitudinal"):

@@ -173,7 +173,9 @@ def _more_correlations(design: PowerDesign) -> str:
     if design.iac:
         out.append(f"an individual autocorrelation of {design.iac:g}")
     if design.design == "three-level":
-        out.append(f"{design.subclusters} subclusters a cluster with a further share of variance of {design.icc_subcluster:g} between them")
+        out.append(
+            f"{design.subclusters} subclusters a cluster with a further share of variance of {_short(design.icc_subcluster)} between them"
+        )
     return ", and " + ", ".join(out) if out else ""
 
 
