@@ -154,11 +154,8 @@ class Measure:
         """The shift of the underlying score that makes `effect` equal `d`."""
         if d == 0.0:
             return 0.0
-        # exact on an unbounded scale: d = b / sqrt(1 + b^2/4)
-        start = d / np.sqrt(1.0 - d * d / 4.0)
-        if self.kind == "continuous" and not self.rated and np.isinf(self.low) and np.isinf(self.high) and self.decimals >= 4:
-            return float(start)
-        reach = start
+        start = d / np.sqrt(1.0 - d * d / 4.0)  # exact on an unbounded scale
+        reach = 1.01 * start
         while (self.effect(reach) - d) * np.sign(d) < 0:
             reach *= 1.5
             if abs(reach) > 8.0:

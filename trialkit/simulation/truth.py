@@ -69,7 +69,9 @@ def _shifts(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> tuple[Floats, F
     total = sizes.sum(axis=1)
     held = total > 0
     site = np.where(held, 1.0 / np.maximum(total, 1.0), 0.0) / held.sum()
-    return shift.ravel(), (people / people.sum()).ravel(), (people * site[:, None, None]).ravel()
+    distinct, where = np.unique(shift.ravel(), return_inverse=True)
+    of_people = np.bincount(where, (people / people.sum()).ravel())
+    return distinct, of_people, np.bincount(where, (people * site[:, None, None]).ravel())
 
 
 def _effects(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> dict[str, float]:
