@@ -80,7 +80,10 @@ def _assignment(weight: Array, edges: Array, *, guess: bool) -> tuple[Array, Arr
             # an edge dearer than the whole of the assignment found is in no better one
             limit = int(sum(rest[np.arange(n), sigma])) + 1
             rest = np.where(rest > limit, limit, rest)
-            shift = max(0, min(shift - 1, limit.bit_length() - _FLOAT_BITS))
+            finer = max(0, limit.bit_length() - _FLOAT_BITS)
+            if finer >= shift:  # rounding inside the assignment solver: what is left did not shrink
+                break
+            shift = finer
     u = _row_minima(weight - v, edges)
     if sigma is not None and not (weight[np.arange(n), sigma] == u + v[sigma]).all():
         sigma = None

@@ -361,9 +361,11 @@ def _site_columns(problem: Problem, table: pd.DataFrame, cells: Sequence[Sequenc
     numeric = {c for k in problem.criteria if isinstance(k, Nearest | Mahalanobis) for c in k.columns}
     columns: dict[str, Any] = {problem.id: pd.Series([problem.ids[k] for k in in_rows], dtype="str")}
     for j, name in enumerate(cell_columns(problem.criteria)):
+        if name == problem.id:
+            continue
         text = [cells[k][j] for k in in_rows]
         if name in numeric and all(not t or Decimal(repr(float(t))) == Decimal(t) for t in text):
             columns[name] = pd.Series([float(t) if t else np.nan for t in text], dtype="float64")
-        elif name != problem.id:
+        else:
             columns[name] = pd.Series([door.cell_text(v) or None for v in table[name].tolist()], dtype="str")
     return pd.DataFrame(columns)

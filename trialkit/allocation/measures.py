@@ -180,9 +180,13 @@ def measure(criterion: Criterion, sites: pd.DataFrame, ids: Sequence[str], order
     cells = [cells[k] for k in order]
     if isinstance(criterion, Nearest):
         return _line(criterion, [c if isinstance(c, Decimal) else None for c in cells], missing=missing, where=where)
-    words = ["missing" if c is None else f"'{c}'" for c in cells]
-    codes = {word: k for k, word in enumerate(sorted(set(words)))}
-    return Levels(criterion, np.array([codes[w] for w in words], dtype=np.int64), tuple("missing" if c is None else str(c) for c in cells))
+    # a level spelled "missing" is not a missing cell
+    absence = "missing"
+    while absence in cells:
+        absence = f"({absence})"
+    labels = tuple(absence if c is None else str(c) for c in cells)
+    codes = {word: k for k, word in enumerate(sorted(set(labels)))}
+    return Levels(criterion, np.array([codes[w] for w in labels], dtype=np.int64), labels)
 
 
 def observed_cells(criterion: Exact | ExactIfPossible | Nearest, sites: pd.DataFrame, *, where: str) -> list[Decimal | str | None]:

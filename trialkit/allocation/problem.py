@@ -105,12 +105,17 @@ def read_problem(
     position = {name: k for k, name in enumerate(names)}
     measures = tuple(measure(c, sites, ids, order, missing=missing, where=WHERE) for c in declared)
     hard = [m.labels for m in measures if isinstance(m, Levels) and m.ranks == 0]
-    strata = tuple(" / ".join(levels) for levels in zip(*hard, strict=True)) if hard else (WHOLE,) * len(names)
+    strata = tuple(_joined(levels) for levels in zip(*hard, strict=True)) if hard else (WHOLE,) * len(names)
     barred = _named_pairs(forbidden, position, what="forbidden")
     wanted = _named_pairs(required, position, what="required")
     problem = Problem(id, names, tuple(order), declared, measures, strata, barred, wanted)
     _check_required(problem)
     return problem
+
+
+def _joined(levels: Sequence[str]) -> str:
+    """The levels of several exact criteria as one label; a slash inside a level is doubled, so that no two labels meet."""
+    return levels[0] if len(levels) == 1 else " / ".join(level.replace("/", "//") for level in levels)
 
 
 def _named_pairs(pairs: Iterable[Sequence[Any]], position: dict[str, int], *, what: str) -> tuple[tuple[int, int], ...]:

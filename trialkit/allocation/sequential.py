@@ -16,8 +16,13 @@ Group = tuple[int, ...]
 
 
 def nearest_first(problem: Problem, parts: Sequence[Block], *, trio: bool) -> tuple[list[Group], list[int], list[Group]]:
-    """Pairs taken one by one, the closest first; what is left over; and with `trio`, the leftover's group of three."""
-    _, limbs = weigh(problem, parts)
+    """Pairs taken one by one, the closest first; what is left over; and with `trio`, the leftover's group of three.
+
+    Of all allowed pairs of sites still open, take the one with the smallest vector of distances in rank order (ties by the
+    canonical hash of the ids), close its two sites, and go on. The leftover joins the pair to whose two sites its distances
+    are smallest in sum.
+    """
+    _, limbs = weigh(problem, parts, groups_of_three=trio)
     pairs: list[Group] = []
     left: list[int] = []
     trios: list[Group] = []
