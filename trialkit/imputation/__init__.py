@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from trialkit.imputation.chained import impute
+from trialkit.imputation.imputations import Cells, Imputations
 from trialkit.imputation.pooling import PooledEstimate, pool
+from trialkit.imputation.variables import Variable
 
-__all__ = ["PooledEstimate", "pool"]
+__all__ = ["Cells", "Imputations", "PooledEstimate", "Variable", "impute", "pool"]

@@ -61,9 +61,8 @@ class PooledEstimate(Result):
     @property
     def frame(self) -> pd.DataFrame:
         """One row: the pooled figures and the Monte Carlo error of the estimate."""
-        names = (
-            "m estimate std_error df statistic p_value conf_low conf_high fmi riv lambda_ relative_efficiency mc_error_estimate"
-        ).split()
+        names = ["m", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "fmi", "riv", "lambda_"]
+        names += ["relative_efficiency", "mc_error_estimate"]
         return pd.DataFrame({name: [getattr(self, name)] for name in names})
 
 

@@ -1,0 +1,431 @@
+"""Chained equations over m chains at once: the engine of the imputation.
+
+All chains lie in one array Z (m, n, P), rows sorted by site, columns standardised or coded; every visit draws the parameters of one
+variable's two-level regression and then its missing cells. Parameters persist from visit to visit (no cold inner chains), and the
+cross-products Z'Z and site sums are kept up to date by the cells that change, so that a continuous variable costs a pass over its
+missing rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trialkit._kernels import gibbs_donors, gibbs_latent, gibbs_linear, truncated
+from trialkit._kernels.gibbs_latent import Predictors, ProbitState, SiteRows
+from trialkit._kernels.gibbs_linear import Layout, Prior
+from trialkit._kernels.gibbs_streams import Streams
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+Kind = Literal["normal", "pmm", "binary", "ordinal", "nominal"]
+INNER = 1  # latent cycles a visit: the state persists, so the next round goes on where this one stopped
+FIRST = 5  # cycles at a variable's first visit, away from the start values
+# probit coefficients: sd 2.5 on standardised predictors (latent sd 1), which keeps perfect prediction finite; the intercept wider
+PROBIT_SD, PROBIT_INTERCEPT_SD = 2.5, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One incomplete variable.
+
+    `units` are rows for a person-level variable and sites for a site-level one; `missing` (q,) and `observed` (r,) are units in
+    ascending order. `values` (r,) holds the observed values: of column `columns[0]` (normal), the raw values (pmm) or codes
+    0..K-1 (categories). `coding` (K, k) or, for pmm, (2, 1) = mean and sd, turns a drawn value into the columns of Z.
+    """
+
+    name: str
+    kind: Kind
+    site_level: bool
+    missing: Ints
+    observed: Ints
+    columns: Ints
+    predictors: Ints
+    values: Array
+    levels: int = 0
+    coding: Array | None = None
+    low: float = -np.inf
+    high: float = np.inf
+    site_prior: str | float = "uniform"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteMean:
+    """Column `column` is the site mean of column `source`, in every row."""
+
+    source: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Column `column` is offset + sum of weights times `sources`, in `rows` only."""
+
+    sources: Ints
+    weights: Array
+    offset: float
+    column: int
+    rows: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Column `column` is the product of columns `left` and `right`, in every row."""
+
+    left: int
+    right: int
+    column: int
+
+
+Derived = SiteMean | Sum | Product
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is to be imputed. `z` (n, P) has its first column 1; missing cells hold anything. `site` (n,) is 0..J-1, ascending."""
+
+    z: Array
+    site: Ints
+    targets: tuple[Target, ...]
+    derived: tuple[Derived, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The last state of every chain and the way there."""
+
+    values: dict[str, Array]  # (m, q) on the scale of the target's `values`
+    sums: dict[int, Array]  # (m, rows) of each `Sum`, by column
+    mean: Array  # (iterations, targets, m)  mean of the imputed values
+    sd: Array  # (iterations, targets, m)
+    icc: Array  # (iterations, targets, m)  phi^2 / (1 + phi^2); NaN at site level
+    repaired: dict[str, int]  # visits in which a chain needed a ridge, by target
+
+
+def run(problem: Problem, seeds: Sequence[np.random.SeedSequence], iterations: int) -> Draws:
+    """Run one chain a seed for `iterations` rounds over all targets.
+
+    Raises
+    ------
+    ValueError
+        A regression with no residual degrees of freedom, or normal equations no ridge repairs.
+    """
+    return _Engine(problem, Streams(seeds)).run(iterations)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What one target carries between visits."""
+
+    beta: Array | None
+    t: Array
+    probits: list[ProbitState]
+    drawn: Array
+
+
+class _Engine:
+    """One block of chains; mutable, private to `run`."""
+
+    def __init__(self, problem: Problem, streams: Streams) -> None:
+        self.problem, self.streams = problem, streams
+        self.m = len(streams)
+        self.n, self.P = problem.z.shape
+        self.size = np.bincount(problem.site)
+        self.J = len(self.size)
+        self.start = np.concatenate([[0], np.cumsum(self.size)[:-1]]).astype(np.intp)
+        self.z = np.repeat(problem.z[None], self.m, axis=0)
+        self.memory = [self._first_guess(t) for t in problem.targets]
+        self.plans = [_Plan.of(t, problem.site, self.J) for t in problem.targets]
+        self._recount()
+        for rule in problem.derived:
+            self._derive(rule)
+        self.repaired = dict.fromkeys((t.name for t in problem.targets), 0)
+
+    # --- the workspace ------------------------------------------------------------------------------------
+
+    def _recount(self) -> None:
+        self.gram = self.z.swapaxes(1, 2) @ self.z
+        self.site_sum = np.add.reduceat(self.z, self.start, axis=1)
+
+    def _replace(self, columns: Ints, rows: Ints, values: Array) -> None:
+        """Write (m, len(rows), len(columns)) and keep Z'Z and the site sums right."""
+        if 2 * len(rows) > self.n:
+            self.z[:, rows[:, None], columns] = values
+            cross = self.z.swapaxes(1, 2) @ self.z[:, :, columns]
+            self.gram[:, :, columns] = cross
+        else:
+            part = self.z[:, rows]
+            before = part.swapaxes(1, 2) @ part[:, :, columns]
+            part[:, :, columns] = values
+            self.z[:, rows[:, None], columns] = values
+            after = part.swapaxes(1, 2) @ part[:, :, columns]
+            # entries among the columns themselves change on both sides, and this difference holds both
+            self.gram[:, :, columns] += after - before
+        self.gram[:, columns, :] = self.gram[:, :, columns].swapaxes(1, 2)
+        for c in columns:
+            self.site_sum[:, :, c] = np.add.reduceat(self.z[:, :, c], self.start, axis=1)
+
+    def _derive(self, rule: Derived) -> None:
+        everyone = np.arange(self.n)
+        column = np.array([rule.column])
+        if isinstance(rule, SiteMean):
+            mean = self.site_sum[:, :, rule.source] / self.size
+            self._replace(column, everyone, mean[:, self.problem.site, None])
+        elif isinstance(rule, Product):
+            self._replace(column, everyone, (self.z[:, :, rule.left] * self.z[:, :, rule.right])[:, :, None])
+        elif len(rule.rows):
+            parts = self.z[:, rule.rows[:, None], rule.sources]
+            self._replace(column, rule.rows, ((parts * rule.weights).sum(axis=2) + rule.offset)[:, :, None])
+
+    def _update_derived(self, columns: Ints) -> None:
+        touched = set(columns.tolist())
+        for rule in self.problem.derived:
+            sources = (
+                {rule.source}
+                if isinstance(rule, SiteMean)
+                else ({rule.left, rule.right} if isinstance(rule, Product) else set(rule.sources.tolist()))
+            )
+            if sources & touched:
+                self._derive(rule)
+                touched.add(rule.column)
+
+    # --- the chain ----------------------------------------------------------------------------------------
+
+    def run(self, iterations: int) -> Draws:
+        targets = self.problem.targets
+        trace = np.full((3, iterations, len(targets), self.m), np.nan)
+        for i in range(iterations):
+            for k, target in enumerate(targets):
+                memory, plan = self.memory[k], self.plans[k]
+                drawn = self._visit_site(target, plan, memory) if target.site_level else self._visit(target, plan, memory)
+                memory.drawn = drawn
+                self._write(target, plan, drawn)
+                trace[0, i, k] = drawn.mean(axis=1)
+                trace[1, i, k] = drawn.std(axis=1)
+                if not target.site_level:
+                    t = memory.probits[0].t if memory.probits else memory.t
+                    phi2 = (t / (1 - t)) ** 2
+                    trace[2, i, k] = phi2 / (1 + phi2)
+            # sums kept by differences: start each round from a fresh count so that rounding cannot pile up
+            self._recount()
+        values = {t.name: memory.drawn for t, memory in zip(targets, self.memory, strict=True)}
+        sums = {r.column: self.z[:, r.rows, r.column].copy() for r in self.problem.derived if isinstance(r, Sum)}
+        return Draws(values, sums, trace[0], trace[1], trace[2], self.repaired)
+
+    def _first_guess(self, target: Target) -> _Memory:
+        """Start values: observed values of the same variable, drawn at random in each chain."""
+        pick = (self.streams.uniform(len(target.missing)) * len(target.values)).astype(np.intp)
+        drawn = target.values[np.minimum(pick, len(target.values) - 1)]
+        rows, source = target.missing, np.arange(len(target.missing))
+        if target.site_level:
+            rows, source = _rows_of(target.missing, self.problem.site)
+        self.z[:, rows[:, None], target.columns] = _encode(target, drawn[:, source])
+        return _Memory(None, np.full(self.m, 0.25), [], drawn)
+
+    def _write(self, target: Target, plan: _Plan, drawn: Array) -> None:
+        values = drawn[:, plan.source] if target.site_level else drawn
+        self._replace(target.columns, plan.rows, _encode(target, values))
+        self._update_derived(target.columns)
+
+    def _visit(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
+        sites = plan.sites
+        assert sites is not None
+        absent = self.z[:, target.missing]
+        gram = self.gram - absent.swapaxes(1, 2) @ absent
+        site_sum = self.site_sum.copy()
+        for there, rows in plan.absent_passes:
+            site_sum[:, there] -= absent[:, rows]
+        take = target.predictors
+        part = gram[:, take[:, None], take]
+        site_x = site_sum[:, :, take]
+        if target.kind == "normal":
+            c = int(target.columns[0])
+            moments = gibbs_linear.Moments(part, gram[:, take, c], gram[:, c, c], len(target.observed), site_x, site_sum[:, :, c])
+            draw = self._linear(target, memory, moments, sites.layout)
+            assert draw.u is not None
+            eta = (absent[:, :, take] @ draw.beta[:, :, None])[:, :, 0] + draw.u[:, sites.absent]
+            return self._noise(target, eta, draw.sigma2)
+        predictors = Predictors(
+            used=self.z[:, target.observed],
+            absent=absent,
+            columns=take,
+            gram=part,
+            site_x=site_x,
+            sites=plan.sites,
+        )
+        return self._by_kind(target, plan, memory, predictors)
+
+    def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
+        """A site-level variable: one row a site, the predictors' site means, no random intercept."""
+        means = self.site_sum[:, :, target.predictors] / self.size[:, None]
+        used, absent = means[:, target.observed], means[:, target.missing]
+        predictors = Predictors(
+            used=used,
+            absent=absent,
+            columns=np.arange(len(target.predictors)),
+            gram=used.swapaxes(1, 2) @ used,
+            site_x=None,
+            sites=None,
+        )
+        if target.kind == "normal":
+            draw = self._linear(target, memory, predictors.moments(np.repeat(target.values[None], self.m, axis=0)), None)
+            return self._noise(target, predictors.linear_absent(draw.beta, None), draw.sigma2)
+        return self._by_kind(target, plan, memory, predictors)
+
+    def _linear(self, target: Target, memory: _Memory, moments: gibbs_linear.Moments, layout: Layout | None) -> gibbs_linear.LinearDraw:
+        prior = Prior(np.zeros(len(target.predictors)), site=target.site_prior)
+        if memory.beta is None:
+            first = gibbs_linear.draw(moments, layout, prior, self.streams, beta=None, t=memory.t)
+            memory.beta = first.beta
+        draw = gibbs_linear.draw(moments, layout, prior, self.streams, beta=memory.beta, t=memory.t)
+        memory.beta, memory.t = draw.beta, draw.t
+        self.repaired[target.name] += int(draw.repaired.sum())
+        return draw
+
+    def _noise(self, target: Target, eta: Array, sigma2: Array) -> Array:
+        s = np.sqrt(sigma2)[:, None]
+        if np.isinf(target.low) and np.isinf(target.high):
+            return eta + s * self.streams.normal(eta.shape[1])
+        shape = eta.shape
+        low, high = (np.broadcast_to(limit, shape) / s for limit in (target.low, target.high))
+        value = s * truncated.between(eta / s, low, high, self.streams.uniform(shape[1]))
+        return np.clip(value, target.low, target.high)
+
+    def _by_kind(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
+        if target.kind == "pmm":
+            assert plan.scores is not None
+            moments = predictors.moments(np.repeat(plan.scores[None], self.m, axis=0))
+            draw = self._linear(target, memory, moments, predictors.layout)
+            observed = predictors.linear(draw.beta, draw.u)
+            absent = predictors.linear_absent(draw.beta, draw.u)
+            return target.values[gibbs_donors.donors(observed, absent, self.streams.uniform(absent.shape[1]))]
+        codes = target.values.astype(np.intp)
+        if target.kind == "nominal":
+            return self._nested(target, plan, memory, predictors)
+        if not memory.probits:
+            memory.probits = [ProbitState.start(self.m, codes, target.levels)]
+        return self._probit(target, memory.probits[0], predictors, codes, target.levels, plan.step).astype(float)
+
+    def _probit(self, target: Target, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None) -> Ints:
+        precision = np.full(len(predictors.columns), PROBIT_SD**-2)
+        precision[0] = PROBIT_INTERCEPT_SD**-2
+        prior = Prior(precision, site=target.site_prior, t_max=gibbs_latent.T_MAX)
+        for _ in range(FIRST if state.beta is None else INNER):
+            repaired = gibbs_latent.cycle(state, predictors, codes, levels, prior, self.streams, step=step)
+            self.repaired[target.name] += int(repaired.sum())
+        return gibbs_latent.impute(state, predictors, levels, self.streams)
+
+    def _nested(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
+        """Nested binary probits: the rarest category against the rest, then the next among those left, and so on."""
+        if not memory.probits:
+            memory.probits = [ProbitState.start(self.m, nest.codes, 2) for nest in plan.nests]
+        drawn = np.full((self.m, len(target.missing)), float(plan.rest))
+        undecided = np.ones(drawn.shape, dtype=bool)
+        for nest, state in zip(plan.nests, memory.probits, strict=True):
+            hit = self._probit(target, state, nest.narrow(predictors), nest.codes, 2, None).astype(bool) & undecided
+            drawn[hit] = nest.category
+            undecided &= ~hit
+        return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class _Nest:
+    """One binary step of a nominal variable: which used rows take part, and whether each is the category."""
+
+    category: int
+    rows: Ints  # positions among the used rows
+    codes: Ints
+    sites: SiteRows | None
+
+    def narrow(self, p: Predictors) -> Predictors:
+        if len(self.rows) == p.used.shape[1]:
+            return p
+        used = p.used[:, self.rows]
+        part = used[:, :, p.columns]
+        site_x = None
+        if p.site_x is not None and self.sites is not None:
+            site_x = np.zeros_like(p.site_x)
+            site_x[:, self.sites.present] = np.add.reduceat(part, self.sites.start, axis=1)
+        return Predictors(used, p.absent, p.columns, part.swapaxes(1, 2) @ part, site_x, self.sites)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a target's visits need and never changes."""
+
+    rows: Ints  # rows written
+    source: Ints  # for a site-level target, which missing site each row belongs to
+    sites: SiteRows | None
+    absent_passes: tuple[tuple[Ints, Ints], ...]
+    scores: Array | None
+    step: Array | None
+    nests: tuple[_Nest, ...]
+    rest: int
+
+    @classmethod
+    def of(cls, target: Target, site: Ints, J: int) -> _Plan:
+        sites: SiteRows | None = None
+        passes: tuple[tuple[Ints, Ints], ...] = ()
+        if target.site_level:
+            rows, source = _rows_of(target.missing, site)
+        else:
+            rows, source = target.missing, np.arange(len(target.missing))
+            sites = SiteRows.of(site[target.observed], site[target.missing], J)
+            passes = _passes(sites.absent)
+        step = scores = None
+        nests: list[_Nest] = []
+        rest = 0
+        if target.kind == "pmm":
+            scores = gibbs_donors.normal_scores(target.values)
+        if target.levels:
+            codes = target.values.astype(np.intp)
+            if target.kind == "ordinal" and target.levels > 2:
+                step = gibbs_latent.cut_proposal(codes, target.levels)
+            elif target.kind == "nominal":
+                nests, rest = _nests(codes, target.levels, sites, J)
+        return cls(rows, source, sites, passes, scores, step, tuple(nests), rest)
+
+
+def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int) -> tuple[list[_Nest], int]:
+    """The steps of a nominal variable, the rarest category first: the later steps keep as many rows as they can."""
+    order = np.argsort(np.bincount(codes, minlength=levels), kind="stable")
+    left = np.arange(len(codes))
+    nests = []
+    for category in order[:-1]:
+        hit = (codes[left] == category).astype(np.intp)
+        nests.append(_Nest(int(category), left, hit, None if sites is None else SiteRows.of(sites.used[left], sites.absent, J)))
+        left = left[hit == 0]
+    return nests, int(order[-1])
+
+
+def _passes(site: Ints) -> tuple[tuple[Ints, Ints], ...]:
+    """Rows of an ascending site array as the first of each site, the second, ...: sums over small sites in few array operations."""
+    if not len(site):
+        return ()
+    _, start, many = np.unique(site, return_index=True, return_counts=True)
+    place = np.arange(len(site)) - np.repeat(start, many)
+    return tuple((site[place == k], np.flatnonzero(place == k)) for k in range(int(many.max())))
+
+
+def _rows_of(sites: Ints, site: Ints) -> tuple[Ints, Ints]:
+    """The rows of some sites, and for each row the place of its site among them."""
+    place = np.full(int(site.max()) + 1, -1)
+    place[sites] = np.arange(len(sites))
+    rows = np.flatnonzero(place[site] >= 0)
+    return rows, place[site[rows]]
+
+
+def _encode(target: Target, drawn: Array) -> Array:
+    """Drawn values (m, q) as columns of Z (m, q, k)."""
+    if target.kind == "normal":
+        return drawn[:, :, None]
+    assert target.coding is not None
+    if target.kind == "pmm":
+        mean, sd = target.coding[:, 0]
+        return np.asarray(((drawn - mean) / sd)[:, :, None])
+    return np.asarray(target.coding[drawn.astype(np.intp)])

@@ -1,0 +1,484 @@
+"""The verb: people and a design in, m completed data sets out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trialkit._kernels import gibbs, pooling
+from trialkit._kernels.convergence import convergence
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, cell_text, few, frame_digest, nearest_word, printable, require_columns
+from trialkit.imputation import model as modelling
+from trialkit.imputation import variables as variables_
+from trialkit.imputation.imputations import Cells, Imputations
+from trialkit.imputation.model import Event, Model
+from trialkit.imputation.variables import WHERE, Variable
+from trialkit.results import Provenance
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+# bytes of the design matrices of one block of chains: small enough to stay in a processor's cache
+_BLOCK_BYTES = 12_000_000
+_R_HAT = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """People imputed together: one kind of rater, or one arm of it."""
+
+    label: str
+    key: tuple[int, ...]  # place among the groups: with the chain's number it makes the chain's seed
+    rows: Ints  # positions in the analysed frame, in canonical order
+    site: Ints  # (n,) ascending codes
+    arm: Array | None
+    variables: tuple[Variable, ...]
+    treated: Array  # (n,) 0/1, also when arms are imputed apart
+
+
+def impute(
+    people: pd.DataFrame,
+    design: TrialDesign,
+    *,
+    seed: int,
+    m: int | None = None,
+    iterations: int | None = None,
+    by_arm: bool | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    site_level: Sequence[str] = (),
+    site_prior: str | float = "uniform",
+    rows_per_predictor: float = 3.0,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imputations:
+    r"""Two-level multiple imputation of a trial's people, by chained equations.
+
+    Every incomplete column of the design (both waves of each outcome, covariates, auxiliaries) is regressed on arm, its own other wave,
+    the site mean of its own baseline, the covariates and all other columns, with a random site intercept, and its missing cells are drawn
+    from that regression; the round is repeated `iterations` times in each of m independent chains. Continuous columns take a normal
+    model, counts predictive mean matching (5 donors), binary, ordinal and categorical ones probits; a column with one value a site is
+    imputed once a site. Each kind of rater is imputed by itself: an outcome never asked of supervisors is not missing for them.
+
+    Parameters
+    ----------
+    people : DataFrame
+        One row a person; columns as in `design`.
+    design : TrialDesign
+        ``design.imputation`` says whom (`population`), how many (`m`), how long (`iterations`), with what (`auxiliary`) and `by_arm`.
+    seed : int
+        Chain k's numbers depend on it and on k alone: a larger m continues the smaller one's sets, and neither workers nor row order
+        change a bit.
+    m, iterations, by_arm : optional
+        Override the design's.
+    bounds : mapping of column to (low, high), optional
+        Limits of a continuous column's imputed values, kept by drawing from the truncated normal, not by clipping.
+    site_level : sequence of str
+        Columns that are one value a site. Others are found from the data.
+    site_prior : "uniform" or float
+        Prior of the site standard deviation: uniform, or half-Cauchy with this scale in units of the residual's. Neither has a unit of
+        measurement, so y and 10 y are imputed alike; an inverse-Wishart prior with unit scale would not do that.
+    rows_per_predictor : float, default 3
+        A model with fewer observed rows a predictor leaves out the predictors least correlated with the variable and with its being
+        missing (arm, the other wave and the covariates are kept longest); this is logged.
+    jobs : int, default 1
+        Processes that share the chains.
+    progress : callable, optional
+        Called with (chains done, chains in all).
+
+    Returns
+    -------
+    Imputations
+        An iterable of m DataFrames with the analysed rows in the input's order, plus diagnostics, events and provenance.
+
+    Raises
+    ------
+    InputError
+        A column is absent; an arm or site is missing; a person is listed twice; a column has no observed value, or one only; text in a
+        number; too few rows for a model.
+
+    Notes
+    -----
+    Kernels: `trialkit._kernels.gibbs_linear` (sources there). Order of the chain: least missing first.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(1)
+    >>> site = np.arange(40) // 4
+    >>> people = pd.DataFrame({"person": range(40), "site": site, "arm": np.where(site % 2, "control", "intervention")})
+    >>> people["mood_0"] = rng.normal(size=40)
+    >>> people["mood"] = people["mood_0"] + rng.normal(size=40)
+    >>> people.loc[::5, "mood"] = np.nan
+    >>> design = TrialDesign(outcomes=[{"name": "mood"}])
+    >>> sets = impute(people, design, m=3, seed=7)
+    >>> len(sets), sets[0]["mood"].isna().sum(), sets[0]["mood"][1] == people["mood"][1]
+    (3, np.int64(0), np.True_)
+    """
+    m = design.imputation.m if m is None else m
+    iterations = design.imputation.iterations if iterations is None else iterations
+    by_arm = design.imputation.by_arm if by_arm is None else by_arm
+    bounds = dict(bounds or {})
+    _check_settings(m, iterations, seed, site_prior, rows_per_predictor, jobs)
+    base, note = _population(people, design)
+    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level)
+
+    cells: dict[str, Cells] = {}
+    parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
+    rows_of_frame: list[dict[str, Any]] = []
+    log: list[tuple[str, Event]] = [("", e) for e in events]
+    traces: dict[tuple[str, str], Array] = {}
+    recommended = 0
+    total, done = m * len(groups), 0
+    for group in groups:
+        built, skipped = _model(base, group, site_prior, rows_per_predictor, kind_of_rater=design.columns.rater is not None)
+        log += [(group.label, e) for e in (*skipped, *built.events)]
+        if built.incomplete:
+
+            def report(chains: int, done: int = done) -> None:
+                if progress is not None:
+                    progress(done + chains, total)
+
+            draws = _run(built.problem, seed, group.key, m, iterations, jobs, report)
+            log += [
+                (
+                    group.label,
+                    Event("ridge", name, f"normal equations were singular in {count} of {m * iterations} visits; a ridge was added"),
+                )
+                for name, count in draws.repaired.items()
+                if count
+            ]
+            log += _collect(built, draws, group, parts, rows_of_frame, traces, m)
+            recommended = max(recommended, _recommend(built, draws, group, m))
+        for name, (rows, values) in built.known.items():
+            column = next(c for c in built.columns if c.name == name)
+            parts.setdefault(name, []).append((group.rows[rows], np.repeat(values[None], m, axis=0), column.labels))
+        done += m
+    for name in base.columns:
+        if name in parts:
+            cells[str(name)] = _join(parts[name])
+
+    diagnostics = pd.DataFrame(rows_of_frame, columns=_COLUMNS)
+    events_frame = pd.DataFrame(
+        [(e.kind, label, e.variable, e.detail) for label, e in log], columns=["kind", "group", "variable", "detail"], dtype="str"
+    )
+    settings = {
+        "m": m,
+        "iterations": iterations,
+        "by_arm": by_arm,
+        "bounds": {k: list(v) for k, v in bounds.items()},
+        "site_level": list(site_level),
+        "site_prior": site_prior,
+        "rows_per_predictor": rows_per_predictor,
+        "population": design.imputation.population,
+        "engine": "chained equations, two-level, collapsed Gibbs",
+    }
+    return Imputations(
+        m=m,
+        base=base,
+        cells=cells,
+        frame=diagnostics,
+        events=events_frame,
+        traces=traces,
+        provenance=Provenance.now(seed=seed, inputs={"people": frame_digest(people), "design": design.digest}, settings=settings),
+        population_note=note,
+        m_recommended=recommended,
+    )
+
+
+_COLUMNS = [
+    "group", "variable", "method", "missing", "observed", "share", "predictors", "r_hat_mean", "r_hat_sd", "r_hat_icc",
+    "ess_mean", "ess_sd", "ess_icc", "icc", "observed_mean", "imputed_mean",
+]  # fmt: skip
+
+
+def _check_settings(m: int, iterations: int, seed: int, site_prior: str | float, rows_per_predictor: float, jobs: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed = {seed!r}: an integer of at least 0 is needed, so that the imputations can be made again.")
+    for name, value, least in (("m", m, 2), ("iterations", iterations, 1), ("jobs", jobs, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} = {value!r}: a whole number of at least {least} is needed.")
+    if isinstance(site_prior, str):
+        if site_prior != "uniform":
+            raise InputError(f'site_prior = {site_prior!r}: say "uniform", or give the scale of a half-Cauchy, such as 0.5.')
+    elif not 0 < site_prior < np.inf:
+        raise InputError(f"site_prior = {site_prior!r}: the scale of a half-Cauchy is a positive number.")
+    if not rows_per_predictor >= 1.5:
+        raise InputError(f"rows_per_predictor = {rows_per_predictor!r}: at least 1.5 is needed for a residual variance.")
+
+
+# --- whom -----------------------------------------------------------------------------------------------------
+
+
+def _population(people: pd.DataFrame, design: TrialDesign) -> tuple[pd.DataFrame, str]:
+    """The analysed rows, and in words whom they are."""
+    if not isinstance(people, pd.DataFrame):
+        raise InputError(f"{WHERE} must be a pandas DataFrame, not {type(people).__name__}.")
+    column = design.imputation.population
+    if column == "randomised":
+        keep = np.ones(len(people), dtype=bool)
+        note = f"Everybody in the table ({len(people)} people) is imputed."
+    else:
+        require_columns(people, [column], where=WHERE, why="as the population to impute ([imputation] population)")
+        texts = [cell_text(v) for v in people[column].tolist()]
+        wrong = next((k for k, t in enumerate(texts) if t not in ("0", "1", "")), None)
+        if wrong is not None:
+            raise InputError(
+                f"{WHERE}, row {wrong + 2}, column {column!r}: {printable(texts[wrong])!r} is neither 1 (imputed and analysed) nor 0. "
+                "It names the population, so it must be 0/1."
+            )
+        keep = np.array(texts, dtype=object) == "1"
+        note = f"People with {column} = 1 are imputed and analysed ({keep.sum()} of {len(people)})."
+    if not keep.any():
+        raise InputError(f"{WHERE} has no rows to impute (population: {column!r}).")
+    return people.loc[keep].copy(), note
+
+
+def _groups(
+    base: pd.DataFrame, design: TrialDesign, *, by_arm: bool, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str]
+) -> tuple[list[_Group], list[Event]]:
+    c = design.columns
+    events: list[Event] = []
+    for column, role in ((c.site, "site"), (c.arm, "arm")):
+        require_columns(base, [column], where=WHERE, why=f"as the {role} ([columns] {role})")
+    site, arm = (_labels(base, column, role) for column, role in ((c.site, "site"), (c.arm, "arm")))
+    unknown = sorted(set(arm) - set(design.arms.labels))
+    if unknown:
+        near = nearest_word(unknown[0], design.arms.labels)
+        raise InputError(
+            f"{WHERE}: the arm {printable(unknown[0])!r} is not one of the design's arms ({design.arms.reference!r}, "
+            f"{design.arms.intervention!r}).{f' Did you mean {near!r}?' if near else ''} Correct column {c.arm!r}, or [arms]."
+        )
+    if c.person in base.columns:
+        person = _labels(base, c.person, "person")
+        first: dict[str, int] = {}
+        for k, identifier in enumerate(person):
+            if identifier in first:
+                raise InputError(
+                    f"{WHERE}: the person {printable(identifier)!r} stands in two rows (sites {printable(site[first[identifier]])!r} and "
+                    f"{printable(site[k])!r}). Each person has one row and one site; rename or remove one."
+                )
+            first[identifier] = k
+    else:
+        person = [f"{k:012d}" for k in range(len(base))]
+        events.append(Event("no person column", c.person, "rows are taken in the order of the table: another order gives other draws"))
+    if c.rater is not None:
+        require_columns(base, [c.rater], where=WHERE, why="to tell the kinds of person apart ([columns] rater)")
+        kinds = _labels(base, c.rater, "kind of person")
+    else:
+        kinds = [""] * len(base)
+    treated = np.array([a == design.arms.intervention for a in arm], dtype=float)
+    order = sorted(range(len(base)), key=lambda k: (site[k].encode(), person[k].encode()))
+    groups: list[_Group] = []
+    seen: set[str] = set()
+    for g, kind in enumerate(sorted(set(kinds))):
+        rater = kind if c.rater is not None else None
+        if rater is not None and not design.for_rater(rater):
+            events.append(Event("not asked", kind, f"no outcome is asked of {c.rater} = {kind}: these rows are left as they are"))
+            continue
+        variables = tuple(variables_.of_design(design, rater, bounds, site_level))
+        seen |= {v.name for v in variables}
+        why = "by the imputation model"
+        require_columns(base, [v.name for v in variables], where=WHERE, why=why)
+        mine = [k for k in order if kinds[k] == kind]
+        arms = (None,) if not by_arm else (0.0, 1.0)
+        for a in arms:
+            rows = np.array([k for k in mine if a is None or treated[k] == a], dtype=np.intp)
+            if not len(rows):
+                continue
+            codes = np.unique(np.array([site[k] for k in rows], dtype=str), return_inverse=True)[1]
+            # numpy sorts text by code point, as UTF-8 bytes do
+            label = " ".join(filter(None, (kind, "" if a is None else design.arms.labels[int(a)])))
+            key = (g,) if a is None else (g, int(a))
+            groups.append(_Group(label, key, rows, codes.astype(np.intp), treated[rows] if a is None else None, variables, treated[rows]))
+    for what, names in (("bounds", bounds), ("site_level", site_level)):
+        for name in names:
+            if name not in seen:
+                near = nearest_word(name, sorted(seen))
+                raise InputError(f"{what}: {name!r} is not a column of the imputation model.{f' Did you mean {near!r}?' if near else ''}")
+    if not groups:
+        raise InputError(f"{WHERE}: nobody is of a kind that answers an outcome. Column {c.rater!r} holds: {few(sorted(set(kinds)))}.")
+    return groups, events
+
+
+def _labels(base: pd.DataFrame, column: str, role: str) -> list[str]:
+    texts = [cell_text(v) for v in base[column].tolist()]
+    lost = next((k for k, t in enumerate(texts) if not t.strip()), None)
+    if lost is not None:
+        raise InputError(
+            f"{WHERE}, row labelled {base.index[lost]!r}: the {role} ({column!r}) is missing. It is known by design, so it is not imputed; "
+            "fill it in or leave the row out."
+        )
+    return texts
+
+
+def _model(
+    base: pd.DataFrame, group: _Group, site_prior: str | float, rows_per_predictor: float, *, kind_of_rater: bool
+) -> tuple[Model, list[Event]]:
+    frame = base.iloc[group.rows].reset_index(drop=True)
+    whom = f" among {group.label}" if group.label else ""
+    columns, skipped = [], []
+    for variable in group.variables:
+        nobody = bool(frame[variable.name].isna().all())
+        # a covariate or auxiliary nobody of this kind was asked, though others were, is absent by design
+        if nobody and kind_of_rater and variable.role in ("covariate", "auxiliary") and not base[variable.name].isna().all():
+            skipped.append(Event("not asked", variable.name, f"was asked of nobody{whom}: left as it is"))
+            continue
+        columns.append(variables_.read(frame, variable, group.site, whom=whom))
+    present = {c.name for c in columns}
+    columns = [
+        replace(c, variable=replace(c.variable, partner=c.variable.partner if c.variable.partner in present else None)) for c in columns
+    ]
+    if all(not c.missing.any() for c in columns):
+        return Model(tuple(columns), (), gibbs.Problem(np.empty((0, 0)), group.site, ()), {}, ()), skipped
+    return modelling.build(columns, group.site, group.arm, site_prior=site_prior, rows_per_predictor=rows_per_predictor), skipped
+
+
+# --- the run --------------------------------------------------------------------------------------------------
+
+
+def _run(
+    problem: gibbs.Problem, seed: int, key: tuple[int, ...], m: int, iterations: int, jobs: int, report: Callable[[int], None]
+) -> gibbs.Draws:
+    """All chains, in blocks; a block's results do not depend on the others."""
+    size = max(1, int(_BLOCK_BYTES // max(problem.z.nbytes, 1)))
+    blocks = max(-(-m // size), min(jobs, m))
+    seeds = [np.random.SeedSequence(seed, spawn_key=(*key, k)) for k in range(m)]
+    pieces = [seeds[i * m // blocks : (i + 1) * m // blocks] for i in range(blocks)]
+    if jobs == 1:
+        out = []
+        chains = 0
+        for piece in pieces:
+            out.append(_one_thread(problem, piece, iterations))
+            chains += len(piece)
+            report(chains)
+    else:
+        from joblib import Parallel, delayed
+
+        out = list(Parallel(n_jobs=jobs)(delayed(_one_thread)(problem, piece, iterations) for piece in pieces))
+        report(m)
+    first = out[0]
+    return gibbs.Draws(
+        values={name: np.concatenate([d.values[name] for d in out]) for name in first.values},
+        sums={c: np.concatenate([d.sums[c] for d in out]) for c in first.sums},
+        mean=np.concatenate([d.mean for d in out], axis=2),
+        sd=np.concatenate([d.sd for d in out], axis=2),
+        icc=np.concatenate([d.icc for d in out], axis=2),
+        repaired={name: sum(d.repaired[name] for d in out) for name in first.repaired},
+    )
+
+
+def _one_thread(problem: gibbs.Problem, seeds: Sequence[np.random.SeedSequence], iterations: int) -> gibbs.Draws:
+    """BLAS is held to one thread: many small matrices gain nothing from more, and the bits stay the same."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
+
+    with threadpool_limits(1):
+        return gibbs.run(problem, seeds, iterations)
+
+
+def _collect(
+    built: Model,
+    draws: gibbs.Draws,
+    group: _Group,
+    parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]],
+    rows: list[dict[str, Any]],
+    traces: dict[tuple[str, str], Array],
+    m: int,
+) -> list[tuple[str, Event]]:
+    """Cells, diagnostics and complaints of one group."""
+    log: list[tuple[str, Event]] = []
+    mixed = [convergence(trace) for trace in (draws.mean, draws.sd, draws.icc)]
+    for k, (column, target) in enumerate(zip(built.incomplete, built.problem.targets, strict=True)):
+        values, at = draws.values[column.name], np.flatnonzero(column.missing)
+        if column.site_level:
+            values = values[:, np.searchsorted(target.missing, group.site[at])]
+        scale, shift = 1.0, 0.0
+        if target.kind == "normal":
+            shift, scale = column.coding()[:, 0]
+            values = shift + scale * values
+            low, high = column.variable.bounds
+            values = np.clip(values, low, high)  # the last bit of the change of scale, no more
+        parts.setdefault(column.name, []).append((group.rows[at], values, column.labels))
+        trace = np.stack([shift + scale * draws.mean[:, k], scale * draws.sd[:, k], draws.icc[:, k]])
+        traces[group.label, column.name] = trace
+        keep = slice(len(trace[0]) // 2, None)
+        seen = column.values[~column.missing]
+        method = modelling.METHOD[target.kind]
+        row = {
+            "group": group.label,
+            "variable": column.name,
+            "method": method.replace("two-level", "site-level") if column.site_level else method,
+            "missing": len(at),
+            "observed": len(seen),
+            "share": len(at) / len(column.values),
+            "predictors": len(target.predictors),
+            "icc": float(trace[2][keep].mean()) if not column.site_level else np.nan,
+            "observed_mean": float(seen.mean()),
+            "imputed_mean": float(values.mean()),
+        }
+        for name, judged in zip(("mean", "sd", "icc"), mixed, strict=True):
+            row[f"r_hat_{name}"] = float(judged.r_hat[k])
+            row[f"ess_{name}"] = float(judged.ess[k])
+        rows.append(row)
+        worst = np.nanmax([row["r_hat_mean"], row["r_hat_sd"], 0.0])
+        if worst > _R_HAT:
+            log.append(
+                (
+                    group.label,
+                    Event("not converged", column.name, f"R-hat {worst:.2f} after {draws.mean.shape[0]} iterations: give more iterations"),
+                )
+            )
+    return log
+
+
+def _join(parts: list[tuple[Ints, Array, tuple[Any, ...]]]) -> Cells:
+    """One column's cells over groups; groups may have seen different categories."""
+    labels: list[Any] = []
+    for _, _, seen in parts:
+        labels += [label for label in seen if label not in labels]
+    rows = np.concatenate([r for r, _, _ in parts])
+    values = []
+    for _, v, seen in parts:
+        if seen:
+            v = np.array([labels.index(label) for label in seen], dtype=float)[v.astype(np.intp)]
+        values.append(v)
+    order = np.argsort(rows, kind="stable")
+    return Cells(rows[order], np.ascontiguousarray(np.concatenate(values, axis=1)[:, order]), tuple(labels))
+
+
+def _recommend(built: Model, draws: gibbs.Draws, group: _Group, m: int) -> int:
+    """Von Hippel's m for the arm difference in each outcome's mean (site-robust variance): a guide before any model is fitted."""
+    most = 0
+    if np.ptp(group.treated) == 0:
+        return 0
+    for column in built.incomplete:
+        if column.variable.role != "outcome" or column.categorical or column.site_level:
+            continue
+        y = np.repeat(column.values[None], m, axis=0)
+        drawn = draws.values[column.name]
+        if column.type == "continuous":
+            mean, sd = column.coding()[:, 0]
+            drawn = mean + sd * drawn
+        y[:, column.missing] = drawn
+        estimate, variance = np.zeros(m), np.zeros(m)
+        sites = np.zeros(2)
+        for a in (0.0, 1.0):
+            rows = group.treated == a
+            part = y[:, rows]
+            centre = part.mean(axis=1)
+            _, code = np.unique(group.site[rows], return_inverse=True)
+            start = np.flatnonzero(np.diff(code, prepend=-1))
+            totals = np.add.reduceat(part - centre[:, None], start, axis=1)
+            sites[int(a)] = len(start)
+            estimate += (2 * a - 1) * centre
+            variance += (totals**2).sum(axis=1) / rows.sum() ** 2
+        if sites.min() < 2 or (variance <= 0).any():
+            continue
+        pooled = pooling.pool_scalar(estimate, variance, sites.sum() - 2)
+        most = max(most, int(pooling.imputations_needed(pooled.fmi, m).m_recommended))
+    return most

@@ -1,0 +1,228 @@
+"""What each column is to the imputation model: its type, its levels, whom it was asked of, and its coded values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trialkit import door
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, cell_text, few, printable
+
+Array = NDArray[np.float64]
+Type = Literal["continuous", "count", "binary", "ordinal", "nominal"]
+Role = Literal["outcome", "baseline", "covariate", "auxiliary", "item"]
+TYPES: tuple[str, ...] = ("continuous", "count", "binary", "ordinal", "nominal")
+WHERE = "the participants' table"
+# a covariate of more levels than this enters other models as one score, not as dummies
+_MOST_DUMMIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One column of the imputation model.
+
+    Attributes
+    ----------
+    name : str
+        The column.
+    type : {"continuous", "count", "binary", "ordinal", "nominal"} or None
+        How it is imputed: two-level normal, predictive mean matching, probit, cumulative probit, nested probits. None: read from the data
+        (text or category: nominal, or binary with two values; an ordered category: ordinal; numbers: continuous, or binary with two).
+    role : str
+        "outcome", "baseline", "covariate" or "auxiliary"; arm, the partner wave and covariates are kept whatever the number of predictors.
+    levels : tuple of str or None
+        Categories in order, the first being the reference.
+    partner : str or None
+        The same scale at the other wave. An outcome's model also holds the site mean of its baseline.
+    bounds : (low, high)
+        Limits for imputed values of a continuous variable, reached by truncated draws.
+    site_level : bool or None
+        One value a site. None: read from the data.
+    """
+
+    name: str
+    type: Type | None = None
+    role: Role = "auxiliary"
+    levels: tuple[str, ...] | None = None
+    partner: str | None = None
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    site_level: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A variable with its data, in the canonical row order.
+
+    `values` (n,) are numbers (continuous, count) or codes 0..K-1 (categories), NaN where missing; `labels` are what codes are written
+    as; `dummies` says whether it enters other models as K - 1 dummies or as one standardised column.
+    """
+
+    variable: Variable
+    type: Type
+    values: Array
+    labels: tuple[Any, ...]
+    site_level: bool
+    dummies: bool
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return self.variable.name
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        """(n,)"""
+        return np.isnan(self.values)
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the values are codes."""
+        return self.type in ("binary", "ordinal", "nominal")
+
+    @property
+    def width(self) -> int:
+        """Columns it takes in the design matrix."""
+        return len(self.labels) - 1 if self.dummies else 1
+
+    def coding(self) -> Array:
+        """(K, k) columns of each category; (2, 1) mean and sd of a number."""
+        if self.dummies:
+            return np.asarray(np.eye(len(self.labels))[:, 1:])
+        if self.categorical:
+            codes = np.arange(len(self.labels), dtype=float)
+            seen = self.values[~self.missing]
+            return np.asarray(((codes - seen.mean()) / seen.std())[:, None])
+        seen = self.values[~self.missing]
+        return np.array([[seen.mean()], [seen.std(ddof=1)]])
+
+    def coded(self) -> Array:
+        """(n, k) columns of the design matrix, NaN where missing."""
+        coding = self.coding()
+        out = np.full((len(self.values), self.width), np.nan)
+        seen = ~self.missing
+        if self.categorical:
+            out[seen] = coding[self.values[seen].astype(np.intp)]
+        else:
+            out[seen, 0] = (self.values[seen] - coding[0, 0]) / coding[1, 0]
+        return out
+
+
+def of_design(
+    design: TrialDesign, rater: str | None, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str]
+) -> list[Variable]:
+    """The variables asked of one kind of person: both waves of every outcome, covariates, auxiliaries."""
+    out: dict[str, Variable] = {}
+
+    def add(variable: Variable) -> None:
+        if variable.name not in out:
+            limits = bounds.get(variable.name, variable.bounds)
+            out[variable.name] = replace(variable, bounds=limits, site_level=True if variable.name in site_level else None)
+
+    for o in design.outcomes:
+        if o.rater is None or o.rater == rater or design.columns.rater is None:
+            before = o.baseline if o.has_baseline else None
+            add(Variable(o.name, o.type, "outcome", partner=before))
+            if before is not None:
+                add(Variable(before, o.type, "baseline", partner=o.name))
+    for v in design.covariates:
+        kind: Type = "nominal" if v.type == "categorical" else v.type
+        add(Variable(v.name, kind, "covariate", levels=v.levels))
+    for name in design.imputation.auxiliary:
+        add(Variable(name, None, "auxiliary"))
+    return list(out.values())
+
+
+def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, whom: str) -> Column:
+    """A variable's data, checked against its type.
+
+    Raises
+    ------
+    InputError
+        No observed value; one observed value only while cells are missing; more than two values of a binary; text in a number; a
+        category that is not among the declared levels.
+    """
+    name = variable.name
+    raw = frame[name]
+    lost = raw.isna().to_numpy() | np.array([isinstance(v, str) and not v.strip() for v in raw.tolist()])
+    if lost.all():
+        raise InputError(
+            f"{WHERE}: the column {name!r} has no observed value{whom}, so nothing can be learned about it. Correct the column, or take it "
+            "out of the design."
+        )
+    kind = variable.type or _kind(raw, lost)
+    if kind in ("continuous", "count"):
+        values = door.numbers(frame, name, where=WHERE)
+        labels: tuple[Any, ...] = ()
+    else:
+        values, labels = _codes(raw, lost, variable, kind)
+        if kind == "binary" and len(labels) > 2:
+            raise InputError(
+                f"{WHERE}: the binary column {name!r} holds {len(labels)} values ({few(labels)}). Correct it, or declare it ordinal or "
+                "categorical."
+            )
+        if kind != "binary" and len(labels) == 2:
+            kind = "binary"
+    seen = values[~np.isnan(values)]
+    if lost.any() and np.ptp(seen) == 0:
+        raise InputError(
+            f"{WHERE}: the column {name!r} has missing cells and only one observed value{whom} "
+            f"({few([labels[0] if labels else seen[0]])}), so no model can be fitted to it. Fill it in, or take it out of the design."
+        )
+    level = variable.site_level if variable.site_level is not None else _one_value_a_site(values, site)
+    dummies = bool(labels) and (kind == "nominal" or len(labels) <= _MOST_DUMMIES)
+    return Column(variable, kind, values, labels, level, dummies)
+
+
+def _kind(raw: pd.Series[Any], lost: NDArray[np.bool_]) -> Type:
+    if isinstance(raw.dtype, pd.CategoricalDtype):
+        distinct = len(raw[~lost].unique())
+        return "binary" if distinct <= 2 else ("ordinal" if raw.dtype.ordered else "nominal")
+    cells = [v for v, gone in zip(raw.tolist(), lost, strict=True) if not gone]
+    distinct = len(set(cells))
+    if any(isinstance(v, str) for v in cells):
+        return "binary" if distinct <= 2 else "nominal"
+    return "binary" if distinct <= 2 else "continuous"
+
+
+def _codes(raw: pd.Series[Any], lost: NDArray[np.bool_], variable: Variable, kind: str) -> tuple[Array, tuple[Any, ...]]:
+    """Codes of the observed categories; a declared level nobody has is left out."""
+    cells = raw.tolist()
+    seen = {cell_text(v): v for v, gone in zip(cells, lost, strict=True) if not gone}
+    declared = variable.levels
+    if declared is None and isinstance(raw.dtype, pd.CategoricalDtype):
+        declared = tuple(cell_text(c) for c in raw.dtype.categories)
+    if declared is not None:
+        unknown = sorted(set(seen) - set(declared))
+        if unknown:
+            raise InputError(
+                f"{WHERE}: the column {variable.name!r} holds {printable(unknown[0])!r}, which is not one of its levels ({few(declared)}). "
+                "Correct the cells or the design."
+            )
+        order = [text for text in declared if text in seen]
+    else:
+        numeric = all(isinstance(v, int | float | np.number) for v in seen.values())
+        order = sorted(seen, key=lambda text: float(seen[text])) if numeric else sorted(seen)
+        if kind == "ordinal" and not numeric:
+            raise InputError(
+                f"{WHERE}: the ordinal column {variable.name!r} holds text ({few(order)}) and no order is declared. Give its levels in the "
+                "design, lowest first, or use numbers."
+            )
+    place = {text: float(k) for k, text in enumerate(order)}
+    values = np.array([np.nan if gone else place[cell_text(v)] for v, gone in zip(cells, lost, strict=True)])
+    return values, tuple(seen[text] for text in order)
+
+
+def _one_value_a_site(values: Array, site: NDArray[np.intp]) -> bool:
+    """Whether a column is a site's property: constant in every site, over at least five sites with two people, not all the same."""
+    seen = ~np.isnan(values)
+    if not seen.any():
+        return False
+    table = pd.Series(values[seen]).groupby(site[seen]).agg(["min", "max", "size"])
+    pairs = table[table["size"] >= 2]
+    return len(pairs) >= 5 and bool((pairs["min"] == pairs["max"]).all()) and pairs["min"].nunique() > 1
