@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import reml_criterion as criterion
 from trialkit._kernels.reml_criterion import Components
-from trialkit._kernels.reml_reduction import STATUS, Array, IntArray, Reduced, reduce
+from trialkit._kernels.reml_reduction import ROUNDING, STATUS, Array, IntArray, Reduced, reduce
 from trialkit._kernels.reml_search import Found, search
 
 Method = Literal["reml", "ml"]
@@ -226,10 +226,12 @@ def _assemble(r: Reduced, blocks: criterion.Blocks, found: Found, row: int, meth
         optima=int(found.optima[row]),
         gradient=slope[0, 0],
         relative_gradient=float(relative.max()),
-        converged=bool(found.converged[row]),
+        converged=bool(found.converged[row]) and float(relative.max()) < 1e-6,
     )
     value = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0]) + _constant(r, reml)
     sigma2 = r.scale**2 * float(state.ypy[0, 0]) / blocks.df
+    if sigma2 <= (ROUNDING * r.resolution) ** 2 * r.n / r.sizes.sum():
+        return _least_squares(r, "zero_residual", method)
     parts = criterion.components(state, r.n, reml=reml)
     identified = np.ones(theta.size, dtype=np.bool_)
     return _record(r, state.root[0, 0], sigma2, theta, -0.5 * value, boundary, identified, "ok", optimum, method, parts)

@@ -22,7 +22,7 @@ from trialkit._kernels.small_sample import kenward_roger, satterthwaite
 
 BoolArray = NDArray[np.bool_]
 
-_SCAN = np.concatenate(([0.0], np.geomspace(0.01, 100.0, 13), [1e3, 1e5, 1e8, 1e11]))
+_SCAN = np.concatenate(([0.0], np.geomspace(0.01, 300.0, 15), [3e3, 1e5, 1e8, 1e11]))
 _MAX_STEPS = 100
 
 

@@ -23,6 +23,9 @@ IntArray = NDArray[np.intp]
 # R's qr(): a column whose part outside the columns before it is below this fraction of its own length is dropped.
 RANK_TOLERANCE = 1e-7
 
+# A standard deviation below this many spacings of the outcome's numbers is rounding, not variation.
+ROUNDING = 4.0
+
 #: What each ``status`` of a reduction or a fit means. Only "ok" and "singletons" can carry inference.
 STATUS = {
     "ok": "the model is identified",
@@ -53,6 +56,7 @@ class Reduced:
     scale: float  # length of the least-squares residual of y
     log_det_basis: float  # log |det T| for X = Q T
     log_weights: float  # sum of the log weights
+    resolution: float  # spacing of the floating-point numbers the outcome is made of
     status: str  # a key of STATUS
 
     @property
@@ -142,21 +146,22 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
     if basis.constant is not None:
         offset[basis.constant] += shift / basis.value
 
+    resolution = float(np.spacing(np.abs(y).max()))
     status = "ok"
     if n <= p:
         status = "saturated"
     elif flat:
         status = "constant_outcome"
-    elif scale <= 1e-11 * float(np.sqrt(outcome @ outcome)):
+    elif scale <= max(1e-11 * float(np.sqrt(outcome @ outcome)), ROUNDING * resolution * float(np.sqrt(n))):
         status = "exact_fit"
 
     A = np.empty((n, p + 1), order="F")
     A[:, :p] = basis.Q
-    A[:, p] = residual / scale if scale > 0 else 0.0
+    A[:, p] = residual / scale if status == "ok" else 0.0
     within, rows, sizes = group_sums(A, codes, levels[-1].size, root)
     if status == "ok":
         status = identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
-    return Reduced(within, rows, sizes, starts, levels, n, p, basis.inverse, offset, scale, basis.log_det, log_weights, status)
+    return Reduced(within, rows, sizes, starts, levels, n, p, basis.inverse, offset, scale, basis.log_det, log_weights, resolution, status)
 
 
 def check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:

@@ -19,10 +19,10 @@ from trialkit._kernels.reml_reduction import Array, IntArray
 
 BoolArray = NDArray[np.bool_]
 
-# theta * size on which the criterion is scanned; beyond it only where the criterion still falls there
-_SCAN = np.array([0.0, 0.01, 0.03, 0.1, 0.3, 0.8, 2.0, 5.0, 15.0, 60.0, 300.0])
-_FAR = np.array([300.0, 3e3, 1e5, 1e8, 1e11])
-_SCAN_TWO = np.array([0.0, 0.03, 0.2, 1.0, 5.0, 30.0, 300.0])
+# theta * size on which the criterion is scanned; the far points are for outcomes that hardly vary within groups
+_SCAN = np.array([0.0, 0.01, 0.04, 0.12, 0.35, 1.0, 3.0, 10.0, 40.0, 300.0, 1e4, 1e7, 1e11])
+_SCAN_TWO = np.array([0.0, 0.04, 0.4, 3.0, 30.0, 1e3, 1e6])
+_AT = np.log1p(_SCAN)
 _LIMIT = 1e11  # theta * size beyond which the residual variance is called zero
 _MAX_STEPS = 100
 
@@ -47,12 +47,7 @@ def search(blocks: Blocks) -> Found:
 def _search_one(blocks: Blocks) -> Found:
     S = blocks.n_sets
     size = np.broadcast_to(blocks.typical_size()[:, 0], (S,))
-    points = _SCAN
-    value, slope, noise = _scan_one(blocks, size, points)
-    if (slope[:, -1] < 0.0).any():
-        points = np.append(_SCAN, _FAR)
-        _, far, far_noise = _scan_one(blocks, size, _FAR)
-        slope, noise = np.append(slope, far, axis=1), np.append(noise, far_noise, axis=1)
+    value, slope, noise = _scan_one(blocks, size)
     unbounded = slope[:, -1] < -1e-9 * noise[:, -1]
 
     zero = slope[:, 0] >= -4e-15 * noise[:, 0]  # at zero the criterion rises, or is flat to the last digit: an optimum at the boundary
@@ -61,12 +56,12 @@ def _search_one(blocks: Blocks) -> Found:
     converged = zero.copy()
     optima = zero.astype(np.intp)
     iterations = np.zeros(S, dtype=np.intp)
-    evaluations = np.full(S, points.size, dtype=np.intp)
+    evaluations = np.full(S, _SCAN.size, dtype=np.intp)
 
     sets, cells = np.nonzero((slope[:, :-1] < 0.0) & (slope[:, 1:] >= 0.0))
     if sets.size:
         step_all = _newton_single if sets.size == 1 else _newton_one
-        run = step_all(blocks.take(sets), size[sets], slope[sets], points, cells)
+        run = step_all(blocks.take(sets), size[sets], slope[sets], cells)
         np.add.at(optima, sets, 1)
         np.add.at(iterations, sets, run.steps)
         np.add.at(evaluations, sets, run.steps)
@@ -81,9 +76,9 @@ def _search_one(blocks: Blocks) -> Found:
     return Found(theta[:, None], iterations, evaluations, optima, converged & ~unbounded, unbounded)
 
 
-def _scan_one(blocks: Blocks, size: Array, points: Array) -> tuple[Array, Array, Array]:
-    """Criterion, its slope in theta and the rounding level of the slope (S, G) at theta * size = points (G,)."""
-    state = evaluate(blocks, (points / size[:, None])[..., None], order=1)
+def _scan_one(blocks: Blocks, size: Array) -> tuple[Array, Array, Array]:
+    """Criterion, its slope in theta and the rounding level of the slope (S, G) on the scan."""
+    state = evaluate(blocks, (_SCAN / size[:, None])[..., None], order=1)
     slope, noise = gradient(state, n=blocks.n, p=blocks.p, reml=blocks.reml)
     return criterion(state, n=blocks.n, p=blocks.p, reml=blocks.reml), slope[..., 0], noise[..., 0]
 
@@ -96,17 +91,16 @@ class _Inside:
     converged: BoolArray
 
 
-def _newton_one(blocks: Blocks, size: Array, slopes: Array, points: Array, cells: IntArray) -> _Inside:
+def _newton_one(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> _Inside:
     """Newton's method for the zero of the slope in t, kept inside the scan's cell where its sign changes; S data sets in step.
 
     `slopes` (S, G) are those of the scan. The last step is taken on trust: it is below 1e-8 of t, and the next would be about its square.
     """
     n, p, reml = blocks.n, blocks.p, blocks.reml
     S = size.size
-    at = np.log1p(points)
     rows = np.arange(S)
-    low, high = at[cells], at[cells + 1]
-    t = _start(at, slopes * (1.0 + points), rows, cells)
+    low, high = _AT[cells], _AT[cells + 1]
+    t = _start(slopes * (1.0 + _SCAN), rows, cells)
     theta, value = np.empty(S), np.empty(S)
     steps = np.full(S, _MAX_STEPS, dtype=np.intp)
     converged = np.zeros(S, dtype=np.bool_)
@@ -143,11 +137,11 @@ def _newton_one(blocks: Blocks, size: Array, slopes: Array, points: Array, cells
     return _Inside(theta, value, steps, converged)
 
 
-def _newton_single(blocks: Blocks, size: Array, slopes: Array, points: Array, cells: IntArray) -> _Inside:
+def _newton_single(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> _Inside:
     """`_newton_one` for one data set, in plain numbers."""
-    at, scale, cell = np.log1p(points), float(size[0]), int(cells[0])
-    low, high = float(at[cell]), float(at[cell + 1])
-    t = float(_start(at, slopes * (1.0 + points), np.zeros(1, dtype=np.intp), cells)[0])
+    scale, cell = float(size[0]), int(cells[0])
+    low, high = float(_AT[cell]), float(_AT[cell + 1])
+    t = float(_start(slopes * (1.0 + _SCAN), np.zeros(1, dtype=np.intp), cells)[0])
     value, converged, step = float("inf"), False, 0
     while step < _MAX_STEPS and not converged:
         step += 1
@@ -168,17 +162,17 @@ def _newton_single(blocks: Blocks, size: Array, slopes: Array, points: Array, ce
     return _Inside(theta, np.array([value]), np.array([step], dtype=np.intp), np.array([converged]))
 
 
-def _start(at: Array, slope: Array, rows: IntArray, cells: IntArray) -> Array:
+def _start(slope: Array, rows: IntArray, cells: IntArray) -> Array:
     """Zero of the slope in t by inverse quadratic interpolation through the cell and the next point, or the secant if that leaves it."""
-    third = np.where(cells + 2 < at.size, cells + 2, cells - 1)
-    a, b, c = at[cells], at[cells + 1], at[third]
+    third = np.where(cells + 2 < _AT.size, cells + 2, cells - 1)
+    a, b, c = _AT[cells], _AT[cells + 1], _AT[third]
     fa, fb, fc = slope[rows, cells], slope[rows, cells + 1], slope[rows, third]
     secant = (a * fb - b * fa) / (fb - fa)
     gap = fc - fb
     other = (b * fc - c * fb) / np.where(gap == 0.0, np.inf, gap)
     gap = fc - fa
     guess = (secant * fc - other * fa) / np.where(gap == 0.0, np.inf, gap)
-    return np.where((guess > a) & (guess < b), guess, secant)
+    return np.asarray(np.where((guess > a) & (guess < b), guess, secant))
 
 
 def _search_two(blocks: Blocks) -> Found:
@@ -239,15 +233,22 @@ def _newton_two(blocks: Blocks, size: Array, start: Array) -> _InsideTwo:
 
     value, g, level, observed, expected = at(part, t, s)
     evaluations += 1
+    last = np.full(S, np.inf)
     for _ in range(_MAX_STEPS):
         chain = np.exp(t) / s
         first = g * chain
         at_zero = (t <= 0.0) & (g >= 0.0)
         direction = _direction(first, chain, observed, expected, at_zero)
-        move = np.clip(direction, -3.0, 3.0)
+        # a ratio at zero that wants to grow, but that Newton would push below zero on another's account, waits for the other
+        waits = (t <= 0.0) & ~at_zero & (direction < 0.0)
+        if waits.any():
+            direction = _direction(first, chain, observed, expected, at_zero | waits)
+        move = direction * np.minimum(1.0, 3.0 / np.maximum(np.abs(direction).max(axis=-1, keepdims=True), 1e-300))
         target = np.clip(t + move, 0.0, top)
+        residue = np.where(at_zero, 0.0, np.abs(g) / level).max(axis=-1)
         done = np.all(at_zero | (np.abs(first) <= 4e-15 * level * chain) | (np.abs(target - t) <= 1e-14 * t), axis=-1)
         done |= (t >= top).any(axis=-1)
+        done |= (residue < 1e-10) & (residue > 0.3 * last)  # Newton no longer gains: the slope is down to its rounding
         finished = done.copy()
         new, new_value, new_g, new_level, new_observed, new_expected = t.copy(), value, g, level, observed, expected
         shrink = np.ones(live.size)
@@ -279,7 +280,8 @@ def _newton_two(blocks: Blocks, size: Array, start: Array) -> _InsideTwo:
             live, s, new = live[keep], s[keep], new[keep]
             part = blocks.take(live)
             new_value, new_g, new_level = new_value[keep], new_g[keep], new_level[keep]
-            new_observed, new_expected = new_observed[keep], new_expected[keep]
+            new_observed, new_expected, residue = new_observed[keep], new_expected[keep], residue[keep]
+        last = residue
         t, value, g, level, observed, expected = new, new_value, new_g, new_level, new_observed, new_expected
     out_theta[live], out_value[live] = np.expm1(t) / s, value
     return _InsideTwo(out_theta, out_value, steps, evaluations, converged)

@@ -11,6 +11,7 @@ a switch):
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,17 +111,17 @@ def kenward_roger_f(
     """
     if fit.method != "reml":
         raise ValueError("Kenward-Roger inference needs a REML fit")
-    L, difference = _independent_rows(np.atleast_2d(L), fit.beta, null)
-    q = L.shape[0]
-    C, kept, W = _prepare(fit, L, information, at_zero)
-    middle = C.T @ np.linalg.solve(C @ C.T, C)  # the paper's Theta between roots of Phi: a projection
-    products = middle @ kept.P
+    C, kept, W = _prepare(fit, np.atleast_2d(L), information, at_zero)
+    O, T = _directions(C)
+    q = O.shape[0]
+    # in orthonormal whitened directions the paper's Theta is a projection, O'O
+    products = O @ kept.P @ O.T
     traces = np.einsum("kii->k", products)
     A1 = float(traces @ W @ traces)
     A2 = float(np.einsum("kl,kij,lji->", W, products, products))
     df, scaling = _kr_f_df(A1, A2, q)
-    cov = fit.sigma2 * (C @ _adjusted(kept, W) @ C.T)
-    unscaled = float(difference @ np.linalg.solve(cov, difference)) / q
+    x = T @ _difference(fit, L, null)
+    unscaled = float(x @ np.linalg.solve(O @ _adjusted(kept, W) @ O.T, x)) / (q * fit.sigma2)
     return FTest(scaling * unscaled, q, df, scaling, unscaled)
 
 
@@ -131,13 +132,13 @@ def satterthwaite_f(
 
     The contrast is turned to independent directions, each with its own degrees of freedom, and their F is matched in the mean.
     """
-    L, difference = _independent_rows(np.atleast_2d(L), fit.beta, null)
-    q = L.shape[0]
-    C, kept, W = _prepare(fit, L, information, at_zero)
-    values, vectors = np.linalg.eigh(C @ C.T)
-    turned = vectors.T @ C
-    nu = _df(turned, kept, W)
-    F = float(np.mean((vectors.T @ difference) ** 2 / (fit.sigma2 * values)))
+    C, kept, W = _prepare(fit, np.atleast_2d(L), information, at_zero)
+    O, T = _directions(C)
+    q = O.shape[0]
+    x = T @ _difference(fit, L, null)
+    # the independent directions are the principal axes of the contrasts as they are given, as in lmerTest
+    nu = _df(np.linalg.svd(C, full_matrices=False)[2][:q], kept, W)
+    F = float(x @ x) / (q * fit.sigma2)
     return FTest(F, q, _fai_cornelius_df(nu), 1.0, F)
 
 
@@ -191,16 +192,19 @@ def _adjusted(c: Components, W: Array) -> Array:
     return np.asarray(np.eye(p) + bracket + bracket.T)
 
 
-def _independent_rows(L: Array, beta: Array, null: Array | None) -> tuple[Array, Array]:
-    L = np.asarray(L, dtype=np.float64)
-    difference = L @ beta - (0.0 if null is None else np.asarray(null, dtype=np.float64))
-    left, values, _ = np.linalg.svd(L, full_matrices=False)
+def _difference(fit: MixedFit, L: Array, null: Array | None) -> Array:
+    estimate = np.atleast_2d(L) @ fit.beta
+    return np.asarray(estimate if null is None else estimate - np.asarray(null, dtype=np.float64))
+
+
+def _directions(C: Array) -> tuple[Array, Array]:
+    """Orthonormal directions O (q, p) spanning the whitened contrasts C (r, p), and T (q, r) with O = T C; q is their rank."""
+    lengths = np.sqrt((C * C).sum(axis=1))
+    if not np.all(lengths > 0.0):
+        raise ValueError("a contrast is zero")
+    left, values, right = np.linalg.svd(C / lengths[:, None], full_matrices=False)
     rank = int(np.count_nonzero(values > 1e-10 * values[0]))
-    if rank == 0:
-        raise ValueError("the contrasts are all zero")
-    if rank == L.shape[0]:
-        return L, difference
-    return left[:, :rank].T @ L, left[:, :rank].T @ difference
+    return right[:rank], left[:, :rank].T / values[:rank, None] / lengths
 
 
 def _kr_f_df(A1: float, A2: float, q: int) -> tuple[float, float]:
@@ -213,10 +217,16 @@ def _kr_f_df(A1: float, A2: float, q: int) -> tuple[float, float]:
     if abs(V0) < 1e-10:
         V0 = 0.0
     E = 1.0 - A2 / q
-    ratio = 1.0 if abs(E) < 1e-14 and abs(V1) < 1e-14 else E / V1
-    rho = ratio * ratio * V0 / V2 / q
-    df = 4.0 + (q + 2.0) / (q * rho - 1.0)
-    scaling = 1.0 if abs(df - 2.0) < 0.01 else df * E / (df - 2.0)
+    if abs(V1) < 1e-14:
+        ratio = 1.0 if abs(E) < 1e-14 else math.inf
+    else:
+        ratio = E / V1
+    rho = math.inf if V2 == 0.0 else ratio * ratio * V0 / V2 / q
+    excess = q * rho - 1.0
+    df = 4.0 + ((q + 2.0) / excess if excess != 0.0 else math.inf)
+    if math.isnan(df):
+        raise ValueError("Kenward-Roger's moments give no denominator degrees of freedom for this test")
+    scaling = E if math.isinf(df) else 1.0 if abs(df - 2.0) < 0.01 else df * E / (df - 2.0)
     return df, scaling
 
 
