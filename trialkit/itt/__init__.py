@@ -1,8 +1,46 @@
-"""Intention to treat: mixed models with small-sample inference, effect sizes, multiplicity, and one call for all outcomes of a trial."""
+"""Intention to treat: mixed models with small-sample inference, effect sizes, multiplicity, and one call for all outcomes of a trial.
+
+Beside the model: cluster-level and paired analyses, the randomisation test, marginal models, robust covariances.
+"""
 
 from __future__ import annotations
 
 from trialkit.itt.analysis import ITTResults, itt
+from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
+from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
+from trialkit.itt.gee import MarginalModel, fit_marginal
+from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.mixed import MixedModel, fit_mixed
+from trialkit.itt.multiplicity import adjust, adjust_families
+from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, randomisation_test
+from trialkit.itt.robust import robust
 
-__all__ = ["ITTResults", "MixedModel", "fit_mixed", "itt"]
+__all__ = [
+    "AssignmentList",
+    "EffectSize",
+    "GeneralisedMixedModel",
+    "ITTResults",
+    "MarginalModel",
+    "MixedModel",
+    "RandomisationTest",
+    "Scheme",
+    "SiteComparison",
+    "SiteValues",
+    "adjust",
+    "adjust_families",
+    "cohens_d",
+    "effect_size",
+    "fit_generalised",
+    "fit_marginal",
+    "fit_mixed",
+    "hedges_2007",
+    "hedges_g",
+    "itt",
+    "paired",
+    "randomisation_test",
+    "robust",
+    "site_values",
+    "standard_deviation",
+    "two_sample_d",
+    "two_stage",
+]

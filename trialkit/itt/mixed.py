@@ -272,8 +272,8 @@ class MixedModel(Result):
         Parameters
         ----------
         method : {"profile", "t"}
-            ``"profile"``: profile likelihood by maximum likelihood, as lme4's ``confint`` (a lower limit of 0 for a standard deviation means
-            that no variance at all is not rejected). ``"t"``: the intervals of `frame`; standard deviations have none then.
+            ``"profile"``: profile likelihood by maximum likelihood, as lme4's ``confint`` (a lower limit of 0 for a standard deviation
+            means that zero is not rejected). ``"t"``: the intervals of `frame`; standard deviations have none then.
         conf_level : float, optional
 
         Returns

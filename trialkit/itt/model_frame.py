@@ -309,8 +309,8 @@ def design_matrix(
 def reference_row(model: ModelFrame, at: Mapping[Variable, int | float]) -> dict[str, float]:
     """Mean design-matrix row over the reference grid, with some variables held: column name to value, dropped columns included.
 
-    On the grid every level of a factor counts equally, a number with two distinct values counts each equally, and any other number stands at
-    its mean (emmeans' convention). The grid is a full product, so the mean of a product of variables is the product of their means.
+    On the grid every level of a factor counts equally, a number with two distinct values counts each equally, and any other number stands
+    at its mean (emmeans' convention). The grid is a full product, so the mean of a product of variables is the product of their means.
     """
     full = _fully_coded(model.formula.terms, model.formula.intercept, dict(model.columns))
     row = {INTERCEPT: 1.0} if model.formula.intercept else {}
