@@ -25,7 +25,7 @@ from trialkit.report.figures.canvas import Picture
 from trialkit.report.flow import participant_flow
 from trialkit.report.layout import Layout, Row
 from trialkit.report.missing import missing_table
-from trialkit.report.tables import balance_layout, frame_layout, report_table
+from trialkit.report.tables import balance_layout, checks_layout, column_labels, frame_layout, imputation_layout, report_table
 from trialkit.results import Provenance
 
 # what is asked for when a section cannot be written
@@ -169,13 +169,13 @@ def report(
         sections.append(_baseline(people, design, sites, allocation))
         sections.append(_missing(people, design, picture))
     if imputations is not None:
-        sections.append(_imputation(imputations, picture))
+        sections.append(_imputation(imputations, design, picture))
     sections.append(_results(results, design, people, imputations, picture))
     if checks is not None:
-        sections.append(_checks(checks, picture))
+        sections.append(_checks(checks, design, picture))
     there = tuple(s.id for s in sections)
     absent = tuple(k for k in _NEEDS if k not in there)
-    sections.append(_provenance(results, design, sites, people, allocation, imputations, absent))
+    sections.append(_provenance(results, design, sites, people, allocation, imputations, checks, absent))
     heading = title or (design.trial.title if design is not None else "Cluster-randomised trial")
     page = _render(heading, _under(design), words.results_paragraph(results, design), sections)
     if path is not None:
@@ -422,38 +422,28 @@ def _missing(people: pd.DataFrame, design: TrialDesign, picture: Any) -> Section
     return Section("missing", "Missing data", tuple(blocks))
 
 
-def _imputation(imputations: Any, picture: Any) -> Section:
+def _imputation(imputations: Any, design: TrialDesign | None, picture: Any) -> Section:
     blocks = []
     m = getattr(imputations, "m", None)
     if m:
         blocks.append(_text(f"{m:,} imputed data sets."))
-    frame = getattr(imputations, "frame", None)
-    if isinstance(frame, pd.DataFrame) and len(frame):
-        blocks += _table(
-            frame_layout(
-                frame,
-                "Imputation model and its diagnostics",
-                tuple(map(str, getattr(imputations, "notes", ()) or ())),
-                dict(getattr(imputations, "formats", {}) or {}),
-            )
-        )
+    table = imputation_layout(imputations, design)
+    if table is not None:
+        blocks += _table(table)
     events = getattr(imputations, "events", None)
     if isinstance(events, pd.DataFrame):
-        blocks += (
-            _table(frame_layout(events, "Events", ())) if len(events) else [_text("No event: nothing was dropped or altered.", "note")]
-        )
+        blocks += _table(frame_layout(events, "Events", ())) if len(events) else [_text(_NO_EVENT, "note")]
     elif events is not None:
         listed = tuple(str(e) for e in events)
-        blocks += (
-            [Block("head", text="Events"), Block("list", items=listed)]
-            if listed
-            else [_text("No event: nothing was dropped or altered.", "note")]
-        )
+        blocks += [Block("head", text="Events"), Block("list", items=listed)] if listed else [_text(_NO_EVENT, "note")]
     from trialkit.report.figures.trace import plot_trace, traces_of
 
     if traces_of(imputations) is not None:
-        blocks.append(picture(plot_trace(imputations)))
+        blocks.append(picture(plot_trace(imputations, labels=column_labels(design))))
     return Section("imputation", "Imputation", tuple(blocks))
+
+
+_NO_EVENT = "No event: nothing was dropped or altered."
 
 
 def _results(results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Any) -> Section:
@@ -475,53 +465,60 @@ def _results(results: Any, design: TrialDesign | None, people: Any, imputations:
     return Section("results", "Results", tuple(blocks))
 
 
-def _checks(checks: Any, picture: Any) -> Section:
+def _checks(checks: Any, design: TrialDesign | None, picture: Any) -> Section:
     blocks = []
-    verdict = getattr(checks, "verdict", None)
-    if verdict is not None and not callable(verdict):
-        blocks.append(_text(str(verdict), "lead"))
-    frame = getattr(checks, "frame", None)
-    if isinstance(frame, pd.DataFrame):
-        blocks += _table(
-            frame_layout(
-                frame,
-                str(getattr(checks, "title", "") or "Operating characteristics"),
-                tuple(map(str, getattr(checks, "notes", ()) or ())),
-                dict(getattr(checks, "formats", {}) or {}),
-            )
-        )
+    table = checks_layout(checks, design)
+    if table is not None:
+        blocks += _table(table)
     from trialkit.report.figures.zipper import intervals_of, plot_zipper
 
     if intervals_of(checks) is not None:
-        blocks.append(picture(plot_zipper(checks)))
+        blocks.append(picture(plot_zipper(checks, labels=column_labels(design))))
     return Section("checks", "Operating characteristics", tuple(blocks))
 
 
 def _provenance(
-    results: Any, design: TrialDesign | None, sites: Any, people: Any, allocation: Any, imputations: Any, absent: tuple[str, ...]
+    results: Any,
+    design: TrialDesign | None,
+    sites: Any,
+    people: Any,
+    allocation: Any,
+    imputations: Any,
+    checks: Any,
+    absent: tuple[str, ...],
 ) -> Section:
     versions = dict(Provenance.now().versions)
     seeds: list[tuple[str, Any, bool]] = []
     inputs: dict[str, str] = {}
     settings: list[tuple[str, str, bool]] = []
-    for name, item in (("imputation", imputations), ("analysis", results)):
+    for name, item in (("imputation", imputations), ("analysis", results), ("check", checks)):
         made = getattr(item, "provenance", None)
         if made is None:
             continue
         versions |= {str(k): str(v) for k, v in dict(made.versions).items()}
-        if made.seed is not None:
+        if made.seed is not None and str(made.seed) not in {str(s[1]) for s in seeds}:
             seeds.append((f"Seed of the {name}", made.seed, True))
         inputs |= {str(k): str(v) for k, v in dict(made.inputs).items()}
-        settings += [(f"{name}: {str(k).replace('_', ' ')}", str(v), False) for k, v in dict(made.settings).items()]
+        for key, value in dict(made.settings).items():
+            if value is None or value in ("", [], {}, ()) or (key == "design" and design is not None):
+                continue
+            shown = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+            settings.append((f"{name}: {str(key).replace('_', ' ')}", shown, False))
     seed = getattr(getattr(allocation, "seed", None), "text", None)
     if seed is not None:
         seeds.insert(0, ("Seed of the allocation", seed, True))
     if design is not None:
         inputs["design"] = design.digest
+    strange: list[str] = []
     for name, frame in (("sites", sites), ("people", people)):
         if isinstance(frame, pd.DataFrame):
-            inputs[name] = frame_digest(frame)
+            here = frame_digest(frame)
+            if inputs.get(name, here) != here:
+                inputs[f"{name} analysed"] = inputs[name]
+                strange.append(f"The {name} given to this report are not the {name} that were analysed: their digests differ.")
+            inputs[name] = here
     blocks = [
+        *(_text(line, "mark") for line in strange),
         _pairs(
             *seeds,
             *((f"SHA-256 of {k}", v, True) for k, v in inputs.items()),

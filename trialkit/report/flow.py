@@ -7,7 +7,9 @@ less what left it, and a table that contradicts this is refused with the row tha
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,11 +67,15 @@ class Flow(Result):
 
     def count(self, stage: str, *, arm: str = ALL, rater: str = ALL, what: str = "people") -> int:
         """One count: `what` is ``people``, ``sites`` or ``sites_lost``."""
-        f = self.frame
-        row = f[(f["stage"] == stage) & (f["arm"] == arm) & (f["rater"] == rater)]
-        if len(row) != 1:
+        found = self._counts.get((stage, arm, rater))
+        if found is None:
             raise InputError(f"the flow has no count for stage {stage!r}, arm {arm!r}, rater {rater!r}. Stages: {', '.join(self.stages)}.")
-        return int(row[what].iloc[0])
+        return found[what]
+
+    @cached_property
+    def _counts(self) -> dict[tuple[str, str, str], dict[str, int]]:
+        rows = self.frame.to_dict(orient="records")
+        return {(r["stage"], r["arm"], r["rater"]): {w: int(r[w]) for w in ("people", "sites", "sites_lost")} for r in rows}
 
     @property
     def reasons(self) -> str:
@@ -411,8 +417,8 @@ def _sizes(
         for a in (*arms, ALL):
             for r in (*raters, ALL):
                 chosen = site[mask & _where(arm, a) & _where(rater, r)]
-                sizes = pd.Series(chosen, dtype="str").value_counts().to_numpy() if len(chosen) else np.array([], dtype=int)
-                summary = [float(np.quantile(sizes, q)) for q in (0.5, 0.25, 0.75, 0.0, 1.0)] if len(sizes) else [np.nan] * 5
+                sizes = list(Counter(chosen.tolist()).values())
+                summary = np.quantile(sizes, (0.5, 0.25, 0.75, 0.0, 1.0)).tolist() if sizes else [np.nan] * 5
                 rows.append((stage, a, r, len(sizes), *summary))
     return pd.DataFrame(rows, columns=["stage", "arm", "rater", "sites", "median", "q1", "q3", "minimum", "maximum"])
 

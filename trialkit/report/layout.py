@@ -62,6 +62,8 @@ class Layout:
             return "  ".join(_pad(v, w, a) for v, w, a in zip(values, widths, self.align, strict=True)).rstrip()
 
         lines = [self.title] if self.title else []
+        # a no-break space looks like a space here and does no good
+        cells = [tuple(c.replace("\N{NO-BREAK SPACE}", " ") for c in row) for row in cells]
         lines += [line(self.columns), line(tuple("-" * w for w in widths))]
         body = iter(cells)
         for row in self.rows:
@@ -194,7 +196,7 @@ def _same_clock(data: bytes) -> bytes:
 
 
 def _xml_safe(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return "".join(c if c.isprintable() or c == "\N{NO-BREAK SPACE}" else " " for c in text)
 
 
 def _width(text: str) -> int:
@@ -229,6 +231,7 @@ _TEX = str.maketrans(
         "≤": r"$\leq$",
         "≥": r"$\geq$",
         "…": r"\ldots{}",
+        "\N{NO-BREAK SPACE}": "~",
         "\n": " ",
         "\r": " ",
     }

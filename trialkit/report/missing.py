@@ -12,7 +12,7 @@ from trialkit.design import TrialDesign
 from trialkit.door import normalise
 from trialkit.report.flow import percent, zero_one
 from trialkit.report.layout import Layout, Row
-from trialkit.report.tables import analysed_rows, asked
+from trialkit.report.tables import analysed_rows, asked, in_words
 from trialkit.results import Result
 
 OBSERVED, ANSWER_MISSING, SURVEY_MISSING = 0, 1, 2
@@ -25,7 +25,7 @@ class Missing(Result):
     Attributes
     ----------
     frame : DataFrame
-        ``rater, variable, label, when, arm, people, missing, share``: of the people analysed who were asked;
+        ``rater, variable, label, subject, when, arm, people, missing, share``: of the people analysed who were asked;
         ``when`` is covariate, baseline or follow-up.
     patterns : mapping of rater to DataFrame
         One row a person of a randomised site, sorted by arm, site and how much is missing: ``arm``, ``site``, and a
@@ -48,29 +48,32 @@ class Missing(Result):
         return self.frame.iloc[int(np.argmax(self.frame["share"].fillna(-1.0).to_numpy()))]
 
     def layout(self) -> Layout:
-        """The table as printed."""
+        """The table as printed: a row a variable; at baseline and at follow-up, arm by arm."""
         reference, intervention = self.arms
         f = self.frame
         rows: list[Row] = []
-        several = f["rater"].nunique() > 1
         for rater in dict.fromkeys(f["rater"]):
-            if several:
-                rows.append(Row((f"People: {rater}",), group=True))
             part = f[f["rater"] == rater]
-            complete: list[str] = []
-            for variable in dict.fromkeys(part["variable"]):
-                block = part[part["variable"] == variable].set_index("arm")
+            asked_n = [int(part.loc[part["arm"] == a, "people"].max()) for a in (intervention, reference)]
+            who = "People" if rater == "people" else f"People: {rater}"
+            rows.append(Row((f"{who} ({intervention} {asked_n[0]:,}, {reference} {asked_n[1]:,})",), group=True))
+            complete = 0
+            for label in dict.fromkeys(part["subject"]):
+                block = part[part["subject"] == label]
                 if block["missing"].sum() == 0:
-                    complete.append(str(block["label"].iloc[0]))
+                    complete += int(block["variable"].nunique())
                     continue
                 cells = []
-                for a in (intervention, reference):
-                    gone, all_people = (int(block.loc[a, c]) for c in ("missing", "people"))
-                    cells.append(f"{gone:,} of {all_people:,} ({percent(gone, all_people)})")
-                rows.append(Row((str(block["label"].iloc[0]), *cells), depth=int(several)))
+                for early in (True, False):
+                    for arm in (intervention, reference):
+                        cell = block[(block["arm"] == arm) & ((block["when"] != "follow-up") == early)]
+                        gone, asked_here = int(cell["missing"].sum()), int(cell["people"].sum())
+                        cells.append(f"{gone:,} ({percent(gone, asked_here)})" if len(cell) else "")
+                rows.append(Row((str(label), *cells), depth=1))
             if complete:
-                rows.append(Row((f"complete: {len(complete)} variable{'s' if len(complete) > 1 else ''}", "0", "0"), depth=int(several)))
-        return Layout(("", intervention.capitalize(), reference.capitalize()), tuple(rows), "lrr", self.title, self.notes)
+                rows.append(Row((f"and {complete} complete variable{'s' if complete > 1 else ''}", "", "", "", ""), depth=1))
+        heads = ("Missing, n (%)", *(f"{when}: {arm}" for when in ("Baseline", "Follow-up") for arm in (intervention, reference)))
+        return Layout(heads, tuple(rows), "lrrrr", self.title, self.notes)
 
     def to_text(self) -> str:
         """Plain text."""
@@ -114,11 +117,11 @@ def missing_table(people: pd.DataFrame, design: TrialDesign) -> Missing:
     for rater in design.raters:
         name = rater or "people"
         kind = asked(data, design, rater)
-        variables = [(c.name, _words(c.name), "covariate", baseline_done) for c in design.covariates]
+        variables = [(c.name, in_words(c.name), "covariate", baseline_done, in_words(c.name)) for c in design.covariates]
         for o in design.for_rater(rater):
             if o.baseline:
-                variables.append((o.baseline, f"{o.label}, baseline", "baseline", baseline_done))
-            variables.append((o.name, f"{o.label}, follow-up", "follow-up", follow_done))
+                variables.append((o.baseline, f"{o.label}, baseline", "baseline", baseline_done, o.label))
+            variables.append((o.name, f"{o.label}, follow-up", "follow-up", follow_done, o.label))
         variables = [v for v in variables if v[0] in data.columns]
         order = {"covariate": 0, "baseline": 1, "follow-up": 2}
         variables.sort(key=lambda v: order[v[2]])
@@ -127,13 +130,13 @@ def missing_table(people: pd.DataFrame, design: TrialDesign) -> Missing:
             "arm": data[columns.arm].to_numpy(dtype=object)[here],
             "site": data[columns.site].to_numpy(dtype=object)[here],
         }
-        for column, label, when, done in variables:
+        for column, label, when, done, subject in variables:
             labels[column] = label
             gone = data[column].isna().to_numpy()
             for arm in (design.arms.intervention, design.arms.reference):
                 chosen = analysed & kind & (data[columns.arm] == arm).fillna(False).to_numpy(dtype=bool)
                 people_n, missing_n = int(chosen.sum()), int((chosen & gone).sum())
-                rows.append((name, column, label, when, arm, people_n, missing_n, missing_n / people_n if people_n else np.nan))
+                rows.append((name, column, label, subject, when, arm, people_n, missing_n, missing_n / people_n if people_n else np.nan))
             pattern[column] = np.where(~gone, OBSERVED, np.where(done, ANSWER_MISSING, SURVEY_MISSING))[here]
         frame = pd.DataFrame(pattern)
         variables_here = [v[0] for v in variables]
@@ -143,11 +146,6 @@ def missing_table(people: pd.DataFrame, design: TrialDesign) -> Missing:
         patterns[name] = (
             frame.sort_values(["_arm", "site", "_missing"], kind="stable").drop(columns=["_arm", "_missing"]).reset_index(drop=True)
         )
-    frame = pd.DataFrame(rows, columns=["rater", "variable", "label", "when", "arm", "people", "missing", "share"])
+    frame = pd.DataFrame(rows, columns=["rater", "variable", "label", "subject", "when", "arm", "people", "missing", "share"])
     notes = ("Everybody of the analysed population who was asked is counted.",)
     return Missing(frame=frame, patterns=patterns, labels=labels, arms=design.arms.labels, notes=notes)
-
-
-def _words(name: str) -> str:
-    text = name.replace("_", " ")
-    return text[:1].upper() + text[1:]

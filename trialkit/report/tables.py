@@ -185,7 +185,7 @@ class ReportTable(Result):
                 )
                 for _, r in part[part["rank"] == rank].iterrows():
                     cells = [interval_cell(r) if not column else format_cell(r[column], spec) for _, _, column, spec in shown]
-                    arrow = " \N{DOWNWARDS ARROW}" if r["direction"] == "lower" else ""
+                    arrow = "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}" if r["direction"] == "lower" else ""
                     rows.append(Row((f"{r['label']}{arrow}", *cells), depth=2))
         return Layout(("Outcome", *(c[0] for c in shown)), tuple(rows), "l" + "".join(c[1] for c in shown), self.title, self.notes)
 
@@ -315,7 +315,8 @@ def _notes(rows: pd.DataFrame, results: Any, design: TrialDesign | None) -> list
     m = rows["m"].dropna()
     if len(m) and m.max() > 1:
         low, high = int(m.min()), int(m.max())
-        notes.append(f"Pooled over {low if low == high else f'{low} to {high}'} imputed data sets; FMI: fraction of missing information.")
+        sets = f"Pooled over {low if low == high else f'{low} to {high}'} imputed data sets; " if not said else ""
+        notes.append(f"{sets}FMI: fraction of missing information.")
     return list(dict.fromkeys(notes))
 
 
@@ -379,6 +380,100 @@ def frame_layout(frame: pd.DataFrame, title: str, notes: tuple[str, ...], format
     headers = tuple(str(c).replace("_", " ") for c in frame.columns)
     rows = tuple(Row(tuple(cell.replace("-", "\N{MINUS SIGN}") if _negative(cell) else cell for cell in cells)) for cells in table.cells())
     return Layout(headers, rows, align, title, notes)
+
+
+def column_labels(design: TrialDesign | None) -> dict[str, str]:
+    """Column -> label, for the columns a design knows."""
+    if design is None:
+        return {}
+    labels = {c.name: in_words(c.name) for c in design.covariates}
+    for o in design.outcomes:
+        labels[o.name] = o.label
+        if o.baseline:
+            labels[o.baseline] = f"{o.label}, baseline"
+    return labels
+
+
+def imputation_layout(imputations: Any, design: TrialDesign | None = None) -> Layout | None:
+    """How each variable was imputed and whether its chains mixed, as printed; None when there is no such table."""
+    frame = getattr(imputations, "frame", None)
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        return None
+    title, notes = "How each variable was imputed", tuple(map(str, getattr(imputations, "notes", ()) or ()))
+    needed = {"variable", "method", "missing", "share", "r_hat_mean", "r_hat_sd", "ess_mean", "icc", "observed_mean", "imputed_mean"}
+    if not needed <= set(frame.columns):
+        return frame_layout(frame, title, notes, dict(getattr(imputations, "formats", {}) or {}))
+    groups = frame["group"].astype(str).tolist() if "group" in frame.columns else [""] * len(frame)
+    several = len(set(groups)) > 1
+    labels = column_labels(design)
+    rows: list[Row] = []
+    for group in dict.fromkeys(groups):
+        if several:
+            rows.append(Row((f"People: {group}",), group=True))
+        for of, r in zip(groups, records(frame), strict=True):
+            if of == group:
+                cells = (
+                    str(r["method"]),
+                    f"{int(r['missing']):,} ({100 * r['share']:.0f}%)",
+                    *(
+                        format_cell(r[c], spec)
+                        for c, spec in (("r_hat_mean", ".2f"), ("r_hat_sd", ".2f"), ("ess_mean", ".0f"), ("icc", ".2f"))
+                    ),
+                    plain_number(r["observed_mean"]),
+                    plain_number(r["imputed_mean"]),
+                )
+                name = str(r["variable"])
+                rows.append(Row((labels.get(name, in_words(name)), *cells), depth=int(several)))
+    heads = ("", "Method", "Missing", "R-hat mean", "R-hat SD", "ESS", "ICC", "Mean observed", "Mean imputed")
+    legend = "R-hat, ESS (effective sample size): of the imputed values' mean over chains and iterations; R-hat near 1: the chains agree."
+    return Layout(heads, tuple(rows), "llrrrrrrr", title, (*notes, legend))
+
+
+def checks_layout(checks: Any, design: TrialDesign | None = None) -> Layout | None:
+    """Operating characteristics as printed, each with its Monte Carlo error; None when there is no such table."""
+    frame = getattr(checks, "frame", None)
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        return None
+    title = str(getattr(checks, "title", "") or "Operating characteristics")
+    notes = tuple(str(n) for n in getattr(checks, "notes", ()) or ())
+    needed = {
+        "outcome",
+        "truth",
+        "bias",
+        "bias_mcse",
+        "empirical_se",
+        "model_se",
+        "coverage",
+        "coverage_mcse",
+        "rejection",
+        "rejection_mcse",
+    }
+    if not needed <= set(frame.columns):
+        return frame_layout(frame, title, notes, dict(getattr(checks, "formats", {}) or {}))
+    analyses = frame["analysis"].astype(str).tolist() if "analysis" in frame.columns else [""] * len(frame)
+    labels = column_labels(design)
+    rows: list[Row] = []
+    for analysis in dict.fromkeys(analyses):
+        if analysis:
+            rows.append(Row((analysis,), group=True))
+        for of, r in zip(analyses, records(frame), strict=True):
+            if of != analysis:
+                continue
+
+            def cell(name: str, spec: str, row: dict[str, Any] = r) -> str:
+                text = format_cell(row[name], spec)
+                error = row.get(f"{name}_mcse")
+                text += f" ({format_cell(error, spec)})" if error is not None and not pd.isna(error) else ""
+                return text.replace("-", "\N{MINUS SIGN}")
+
+            cells = [cell("truth", ".2f"), cell("bias", ".3f"), cell("empirical_se", ".3f"), cell("model_se", ".3f")]
+            cells += [cell("coverage", ".3f"), cell("rejection", ".3f")]
+            cells.append(f"{int(r['failed']):,}" if not pd.isna(r.get("failed", np.nan)) else MISSING)
+            cells.append("" if "inside" not in r else "yes" if r["inside"] else f"no: {r.get('outside', '')}".rstrip(": "))
+            name = str(r["outcome"])
+            rows.append(Row((labels.get(name, in_words(name)), *cells), depth=int(bool(analysis))))
+    heads = ("Figure (Monte Carlo error)", "True d", "Bias", "Empirical SE", "Model SE", "Coverage", "Rejected", "Failed", "Inside limits")
+    return Layout(heads, tuple(rows), "lrrrrrrrl", title, notes)
 
 
 def _negative(cell: str) -> bool:

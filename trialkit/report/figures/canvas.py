@@ -96,6 +96,7 @@ def text_width(text: str, size: float = FONT_SIZE, *, bold: bool = False) -> flo
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
+    text = clean(text)
     if not text:
         return 0.0
     face = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
@@ -239,7 +240,9 @@ def _inlined(svg: str, name: str) -> str:
     head = re.sub(r' xmlns(:\w+)?="[^"]*"', "", head)
     head = re.sub(r' (width|height)="[^"]*pt"', "", head)
     width = float(re.search(r'viewBox="0 0 ([\d.]+) ', head).group(1))  # type: ignore[union-attr]
-    head = head.replace("<svg", f'<svg style="stroke-linejoin:round;stroke-linecap:butt;width:{width / 72:.2f}in"', 1)
+    # the page's style sheet reads --w; without one (a notebook) the width attribute holds
+    style = f"--w:{width / 72:.2f}in;stroke-linejoin:round;stroke-linecap:butt"
+    head = head.replace("<svg", f'<svg width="{width / 0.75:.0f}" style="{style}"', 1)
     body = re.sub(r'\bid="(?!' + re.escape(name) + r'-(?:title|desc)")([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)

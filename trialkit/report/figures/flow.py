@@ -127,7 +127,7 @@ def _arm_boxes(flow: Flow, arm: str, columns: tuple[str, ...]) -> list[_Box]:
     boxes = [_Box(f"Allocated to {clean(arm)}", columns=columns)]
     boxes[0].lines.append(("eligible people", _cells(flow, "eligible", arm), False))
     boxes[0].lines.append(("people a site, median (IQR)", _sizes(flow, flow.stages[0], arm), True))
-    headings = {"baseline": "Baseline", "follow_up": "Follow-up at the end", "analysed": "Analysed"}
+    headings = {"baseline": "Baseline survey", "follow_up": "Follow-up survey", "analysed": "Analysis"}
     current: _Box | None = None
     for stage in flow.stages[1:]:
         if current is None:
@@ -137,10 +137,11 @@ def _arm_boxes(flow: Flow, arm: str, columns: tuple[str, ...]) -> list[_Box]:
             following = next(s for s in flow.stages[flow.stages.index(stage) + 1 :] if not frame.loc[s, "leaves"])
             lost = f"{flow.count(following, arm=arm, what='sites_lost'):,}"
             current.lines.append((label, (lost, *(f"{flow.count(stage, arm=arm, rater=r):,}" for r in flow.raters)), True))
-        elif stage in headings:
-            current.heading = {"baseline": "Baseline survey", "follow_up": "Follow-up survey", "analysed": "Analysis"}[stage]
-            done = {"baseline": "done", "follow_up": "done", "analysed": "analysed"}[stage]
-            current.lines.append((done, _cells(flow, stage, arm), False))
+        elif stage not in headings:
+            current.lines.append((label[:1].lower() + label[1:], _cells(flow, stage, arm), False))
+        else:
+            current.heading = headings[stage]
+            current.lines.append(("analysed" if stage == "analysed" else "done", _cells(flow, stage, arm), False))
             if stage == "analysed":
                 current.lines.append(("people a site, median (IQR)", _sizes(flow, stage, arm), True))
             boxes.append(current)

@@ -46,7 +46,7 @@ def plot_missing(missing: Missing) -> Picture:
     column, most = (0.235 if many <= 24 else 0.19), max((len(v) for v in panels.values()), default=1)
     body = min(4.6, max(1.8, most * 0.018))
     label_height = (
-        max((text_width(shorten(_short(missing, c), 2.4), FONT_SIZE - 1.5) for n in names.values() for c in n), default=1.0) + 0.2
+        max((text_width(shorten(_short(missing, c), 2.9), FONT_SIZE - 1.5) for n in names.values() for c in n), default=1.0) + 0.2
     )
     strip, gap, left, right = 0.2, 0.5, 0.05, 0.15
     widths = {k: max(len(n) * column, 1.1) for k, n in names.items()}
@@ -99,7 +99,7 @@ def plot_missing(missing: Missing) -> Picture:
                 centre = (x + strip + 0.06 + (k + 0.5) * widths[rater] / codes.shape[1]) / total
                 name_top = (foot + body + 0.06) / height
                 figure.text(
-                    centre, name_top, shorten(_short(missing, name), 2.4), rotation=90, ha="center", va="bottom", fontsize=FONT_SIZE - 1.5
+                    centre, name_top, shorten(_short(missing, name), 2.9), rotation=90, ha="center", va="bottom", fontsize=FONT_SIZE - 1.5
                 )
                 figure.text(centre, (foot - 0.12) / height, f"{share:.0f}", ha="center", va="center", fontsize=FONT_SIZE - 2, color=SOFT)
             below = foot - 0.12

@@ -22,6 +22,7 @@ from trialkit.report.figures.canvas import (
     new_figure,
     number,
     shorten,
+    wrap,
 )
 from trialkit.report.tables import analysed_rows, asked
 
@@ -60,7 +61,7 @@ def plot_cluster_means(people: pd.DataFrame, design: TrialDesign, *, outcomes: t
     with look("cluster-means"):
         figure = new_figure(total, height)
         for k, outcome in enumerate(chosen):
-            ax = figure.add_axes(((left + k * (panel + between)) / total, 0.105, panel / total, 0.79))
+            ax = figure.add_axes(((left + k * (panel + between)) / total, 0.105, panel / total, 0.76))
             here = data[analysed & asked(data, design, outcome.rater) & data[outcome.name].notna().to_numpy()]
             for a, (arm, colour) in enumerate(zip(arms, (REFERENCE, INTERVENTION), strict=True)):
                 part = here[here[design.columns.arm] == arm].sort_values([design.columns.site, outcome.name], kind="stable")
@@ -88,7 +89,7 @@ def plot_cluster_means(people: pd.DataFrame, design: TrialDesign, *, outcomes: t
             ax.set_xticks([0.03, 1.03], [shorten(clean(x), panel / 2) for x in arms])
             ax.tick_params(axis="x", length=0)
             ax.yaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
-            ax.set_title(shorten(clean(outcome.label), panel + between - 0.1))
+            ax.set_title("\n".join(wrap(clean(outcome.label), panel + 0.2)[:2]), linespacing=1.25)
             axes.append(ax)
     frame = pd.DataFrame(rows, columns=["outcome", "arm", "site", "n", "mean"])
     grand = frame.groupby(["outcome", "arm"], sort=False)["mean"].mean()

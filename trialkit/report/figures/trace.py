@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import CYCLE, FONT_SIZE, INK, SOFT, Picture, clean, look, minus, new_figure, number, shorten
+from trialkit.report.figures.canvas import FONT_SIZE, INK, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number, shorten
 
 _COLUMNS = ("variable", "statistic", "chain", "iteration", "value")
 
@@ -21,19 +21,21 @@ def traces_of(imputations: Any) -> pd.DataFrame | None:
     """
     found = imputations if isinstance(imputations, pd.DataFrame) else getattr(imputations, "traces", None)
     if isinstance(found, Mapping):
-        parts = [_tidy(key, np.asarray(array, dtype=float)) for key, array in found.items()]
+        last = [key[-1] if isinstance(key, tuple) else key for key in found]
+        parts = [_tidy(k, last.count(n) == 1, np.asarray(a, dtype=float)) for n, (k, a) in zip(last, found.items(), strict=True)]
         found = pd.concat(parts, ignore_index=True) if parts else None
     if not isinstance(found, pd.DataFrame) or found.empty:
         return None
     return found if set(_COLUMNS) <= set(found.columns) else None
 
 
-def _tidy(key: Any, array: np.ndarray[Any, np.dtype[np.float64]]) -> pd.DataFrame:
-    names = [str(k) for k in (key if isinstance(key, tuple) else (key,)) if k not in (None, "", "all")]
+def _tidy(key: Any, alone: bool, array: np.ndarray[Any, np.dtype[np.float64]]) -> pd.DataFrame:
+    parts = [str(k) for k in (key if isinstance(key, tuple) else (key,))]
     statistic, iteration, chain = (axis.ravel() for axis in np.indices(array.shape))
     table = pd.DataFrame(
         {
-            "variable": names[-1] if len(names) < 2 else f"{names[-1]} ({names[0]})",
+            # the same question asked of two kinds of person is two variables
+            "variable": parts[-1] if alone else f"{parts[-1]} ({parts[0]})",
             "statistic": np.array(["mean", "sd", "icc"])[statistic],
             "chain": chain + 1,
             "iteration": iteration + 1,
@@ -43,7 +45,14 @@ def _tidy(key: Any, array: np.ndarray[Any, np.dtype[np.float64]]) -> pd.DataFram
     return table[table["value"].notna()]
 
 
-def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, statistic: str = "mean", chains: int = 20) -> Picture:
+def plot_trace(
+    imputations: Any,
+    *,
+    variables: tuple[str, ...] | None = None,
+    statistic: str = "mean",
+    chains: int = 30,
+    labels: Mapping[str, str] | None = None,
+) -> Picture:
     """Draw the chains, a panel a variable; mixed chains look like one band without a trend.
 
     Parameters
@@ -51,11 +60,12 @@ def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, st
     imputations : result of ``impute``, or DataFrame
         With ``traces``: variable, statistic, chain, iteration, value.
     variables : tuple of str, optional
-        By default the twelve whose chains differ most at the end, which are the ones to look at.
+        By default the twelve with the largest R-hat (or, without one, whose chains drift most): the ones to look at.
     statistic : str
         ``mean`` or ``sd``.
     chains : int
         At most so many chains are drawn, the first ones.
+    labels : mapping of variable to label, optional
 
     Returns
     -------
@@ -70,7 +80,7 @@ def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, st
     if data.empty:
         known = ", ".join(sorted(set(traces["statistic"])))
         raise InputError(f"the traces hold no statistic {statistic!r}. Known: {known}.")
-    shown = list(variables) if variables else _drifting(data, 12)
+    shown = list(variables) if variables else _to_look_at(imputations, data, 12)
     keep = sorted(set(data["chain"]))[:chains]
     data = data[data["variable"].isin(shown) & data["chain"].isin(keep)].reset_index(drop=True)
     across = min(4, len(shown))
@@ -92,10 +102,12 @@ def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, st
                 )
             )
             part = data[data["variable"] == variable]
-            for j, chain in enumerate(keep):
+            for chain in keep:
                 line = part[part["chain"] == chain].sort_values("iteration")
-                ax.plot(line["iteration"], line["value"], color=CYCLE[j % len(CYCLE)], lw=0.7, alpha=0.75)
-            ax.set_title(shorten(clean(variable), cell - 0.2, FONT_SIZE - 1), fontsize=FONT_SIZE - 1, color=INK, pad=3)
+                ax.plot(line["iteration"], line["value"], color=REFERENCE, lw=0.7, alpha=0.4)
+            ax.set_title(
+                shorten(clean((labels or {}).get(variable, variable)), cell - 0.48, FONT_SIZE - 1), fontsize=FONT_SIZE - 1, color=INK, pad=3
+            )
             ax.tick_params(labelsize=FONT_SIZE - 2.5, pad=1.5, length=2)
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=4)
             ax.yaxis.get_major_locator().set_params(nbins=3)
@@ -121,6 +133,17 @@ def plot_trace(imputations: Any, *, variables: tuple[str, ...] | None = None, st
 def _ends(data: pd.DataFrame) -> list[tuple[str, pd.Series[Any]]]:
     last = data[data["iteration"] == data["iteration"].max()]
     return [(str(v), part["value"]) for v, part in last.groupby("variable", sort=False)]
+
+
+def _to_look_at(imputations: Any, data: pd.DataFrame, most: int) -> list[str]:
+    """The variables with the largest R-hat, in the order of the traces; without R-hat those that drift most."""
+    frame = getattr(imputations, "frame", None)
+    names = list(dict.fromkeys(data["variable"].tolist()))
+    if not isinstance(frame, pd.DataFrame) or not {"variable", "r_hat_mean", "r_hat_sd"} <= set(frame.columns):
+        return _drifting(data, most)
+    worst = frame.assign(worst=frame[["r_hat_mean", "r_hat_sd"]].max(axis=1)).groupby("variable")["worst"].max().to_dict()
+    chosen = sorted(names, key=lambda n: (-np.nan_to_num(float(worst.get(n, np.nan))), names.index(n)))[:most]
+    return [n for n in names if n in chosen]
 
 
 def _drifting(data: pd.DataFrame, most: int) -> list[str]:

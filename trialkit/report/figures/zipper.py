@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import ALARM, FONT_SIZE, INK, REFERENCE, RULE, SOFT, Picture, clean, look, minus, new_figure, shorten
+from trialkit.report.figures.canvas import (
+    ALARM,
+    FONT_SIZE,
+    INK,
+    REFERENCE,
+    RULE,
+    SOFT,
+    Picture,
+    clean,
+    look,
+    minus,
+    new_figure,
+    shorten,
+    text_width,
+)
 
 _COLUMNS = ("estimate", "conf_low", "conf_high", "truth")
 
@@ -16,9 +31,7 @@ _COLUMNS = ("estimate", "conf_low", "conf_high", "truth")
 def intervals_of(checks: Any) -> pd.DataFrame | None:
     """Every trial's interval as ``estimate, conf_low, conf_high, truth`` (and ``outcome, analysis``); None when not kept."""
     candidates = (
-        [checks]
-        if isinstance(checks, pd.DataFrame)
-        else [getattr(checks, n, None) for n in ("replicates", "intervals", "trials", "results")]
+        [checks] if isinstance(checks, pd.DataFrame) else [getattr(checks, n, None) for n in ("estimates", "replicates", "intervals")]
     )
     for found in candidates:
         if isinstance(found, pd.DataFrame) and len(found) and set(_COLUMNS) <= set(found.columns):
@@ -26,7 +39,9 @@ def intervals_of(checks: Any) -> pd.DataFrame | None:
     return None
 
 
-def plot_zipper(checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: float = 0.95) -> Picture:
+def plot_zipper(
+    checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: float = 0.95, labels: Mapping[str, str] | None = None
+) -> Picture:
     """Draw the simulated intervals, the worst on top; those that miss the truth are red.
 
     Parameters
@@ -39,6 +54,7 @@ def plot_zipper(checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: 
         Share of the trials to draw, the worst.
     conf_level : float
         The nominal coverage, marked by a line with its Monte Carlo band.
+    labels : mapping of outcome to label, optional
 
     Returns
     -------
@@ -51,7 +67,8 @@ def plot_zipper(checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: 
             "the simulated intervals were not kept with this check. Give a table of " + ", ".join(_COLUMNS) + ", one row a trial."
         )
     by = [c for c in ("outcome", "analysis") if c in frame.columns and frame[c].nunique() > 1]
-    names = frame[by].astype(str).agg(", ".join, axis=1) if by else pd.Series("all trials", index=frame.index)
+    columns = [frame[c].astype(str).map(lambda v: (labels or {}).get(v, v)) for c in by]
+    names = pd.concat(columns, axis=1).agg(", ".join, axis=1) if by else pd.Series("all trials", index=frame.index)
     parts = []
     for name in list(dict.fromkeys(names.tolist()))[:panels]:
         part = frame.loc[names == name, list(_COLUMNS)].dropna().copy()
@@ -92,9 +109,9 @@ def plot_zipper(checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: 
             ax.axhspan(100 * (conf_level - error), 100 * min(conf_level + error, 1.0), color=REFERENCE, alpha=0.14, lw=0)
             ax.axhline(100 * conf_level, color=REFERENCE, lw=0.8, ls=(0, (4, 3)))
             ax.set_ylim(100 * (1 - top), 100.4)
-            ax.set_title(
-                shorten(f"{clean(name)}: {100 * coverage[name][0]:.1f}% cover", cell - 0.3, FONT_SIZE - 0.5), fontsize=FONT_SIZE - 0.5
-            )
+            share, small = f" {100 * coverage[name][0]:.1f}%", FONT_SIZE - 0.5
+            room = cell - 0.52 - text_width(share, small)
+            ax.set_title(shorten(clean(name), room, small) + share, fontsize=small)
             ax.tick_params(labelsize=FONT_SIZE - 2)
             ax.xaxis.get_major_locator().set_params(nbins=4)
             ax.xaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
@@ -105,7 +122,7 @@ def plot_zipper(checks: Any, *, panels: int = 6, top: float = 0.25, conf_level: 
         )
     alt = "; ".join(f"{clean(n)}: {100 * c:.1f}% of {t:,} intervals cover the truth" for n, (c, t) in coverage.items()) + "."
     caption = (
-        f"Intervals of the simulated trials, the {100 * top:g}% furthest from the truth; red: the truth is missed. "
-        f"Blue: {100 * conf_level:g}% with its Monte Carlo error"
+        f"Intervals of the simulated trials, the {100 * top:g}% furthest from the truth; red: the truth is missed; above: the share that "
+        f"cover it. Blue: {100 * conf_level:g}% with its Monte Carlo error"
     )
     return Picture("zipper", caption, alt, data, tuple(axes), figure)

@@ -1,0 +1,239 @@
+"""Pictures: they hold the numbers they were given, repeat byte for byte, and leave nothing behind."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, Refused
+from trialkit.report import (
+    Picture,
+    baseline_table,
+    missing_table,
+    participant_flow,
+    plot_caterpillar,
+    plot_cluster_means,
+    plot_flow,
+    plot_forest,
+    plot_love,
+    plot_missing,
+    plot_pairs,
+    plot_power,
+    plot_trace,
+    plot_zipper,
+)
+
+Maker = Callable[[], Picture]
+
+
+def power_table() -> pd.DataFrame:
+    rows = [(k, rho, 1 - np.exp(-k * (0.02 - 0.05 * rho))) for rho in (0.01, 0.05, 0.2) for k in range(10, 101, 10)]
+    return pd.DataFrame(rows, columns=["clusters", "icc", "power"])
+
+
+def site_effects() -> pd.DataFrame:
+    k = np.arange(12)
+    return pd.DataFrame({"level": [f"S{i:02d}" for i in k], "estimate": np.sin(k) / 5, "std_error": 0.1 + 0.01 * k, "n": 2 + k % 4})
+
+
+def traces() -> pd.DataFrame:
+    rows = [(v, "mean", c, i, np.sin(c + i)) for v in ("y", "z") for c in (1, 2, 3) for i in range(1, 9)]
+    return pd.DataFrame(rows, columns=["variable", "statistic", "chain", "iteration", "value"])
+
+
+def intervals() -> pd.DataFrame:
+    z = np.linspace(-3, 3, 200)
+    return pd.DataFrame({"estimate": 0.3 + 0.1 * z, "conf_low": 0.3 + 0.1 * z - 0.196, "conf_high": 0.3 + 0.1 * z + 0.196, "truth": 0.3})
+
+
+@pytest.fixture
+def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.DataFrame, allocation: Any) -> dict[str, Maker]:
+    return {
+        "forest": lambda: plot_forest(results, design, people=people),
+        "flow": lambda: plot_flow(participant_flow(people, design, sites=sites), pairs=11),
+        "love": lambda: plot_love(allocation, baseline=baseline_table(people, design)),
+        "pairs": lambda: plot_pairs(allocation, sites, lost=("S03",)),
+        "power": lambda: plot_power(power_table(), planned=(60, 0.68)),
+        "missing": lambda: plot_missing(missing_table(people, design)),
+        "cluster-means": lambda: plot_cluster_means(people, design),
+        "caterpillar": lambda: plot_caterpillar(site_effects(), arms={"S01": "control"}),
+        "trace": lambda: plot_trace(traces()),
+        "zipper": lambda: plot_zipper(intervals()),
+    }
+
+
+NAMES = ["forest", "flow", "love", "pairs", "power", "missing", "cluster-means", "caterpillar", "trace", "zipper"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_picture(makers: dict[str, Maker], name: str) -> None:
+    first, second = makers[name](), makers[name]()
+    assert first.name == name
+    assert len(first.data) > 0
+    assert first.axes and first.ax is first.axes[0]
+    assert len(first.alt) > 20 and len(first.title) > 10
+    # the same picture is the same bytes, drawn twice or written twice
+    svg = first.svg()
+    assert svg == second.svg() == first.svg()
+    root = ElementTree.fromstring(svg)
+    assert root.find("{http://www.w3.org/2000/svg}title").text == first.title.strip()  # type: ignore[union-attr]
+    assert "<date>" not in svg and "<!--" not in svg
+    inline = first.inline_svg()
+    ElementTree.fromstring(inline)
+    assert "http" not in inline
+    ids = re.findall(r'\bid="([^"]+)"', inline)
+    assert len(ids) == len(set(ids))
+    assert all(i.startswith(f"{name}-") for i in ids)
+    # every reference meets an id of the same picture
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', inline)) <= set(ids)
+
+
+def test_png_repeats_too(makers: dict[str, Maker]) -> None:
+    png = makers["forest"]().png(dpi=60)
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert png == makers["forest"]().png(dpi=60)
+
+
+def test_nothing_is_left_behind() -> None:
+    """A fresh process: no pyplot, no style changed, by drawing and writing."""
+    code = (
+        "import sys, matplotlib, pandas as pd; before = dict(matplotlib.rcParams.copy())\n"
+        "from trialkit.report import plot_power\n"
+        "plot_power(pd.DataFrame({'clusters': [10, 20], 'power': [.2, .5]})).svg()\n"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
+        "assert 'statsmodels' not in sys.modules, 'statsmodels'\n"
+        "assert dict(matplotlib.rcParams.copy()) == before, 'style'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_room_loads_nothing_heavy() -> None:
+    code = "import sys, trialkit.report; print([m for m in ('pandas', 'matplotlib', 'jinja2', 'docx') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_forest_holds_the_results(results: Any, design: TrialDesign) -> None:
+    picture = plot_forest(results, design)
+    assert picture.data["estimate"].tolist() == results.frame["estimate"].tolist()
+    assert "Stigma: −0.04 (−0.48 to 0.40), p .840" in picture.alt
+
+
+def test_forest_marks_intervals_that_run_off(results: Any, design: TrialDesign) -> None:
+    picture = plot_forest(results, design, limits=(-0.5, 0.5))
+    arrows = [line.get_marker() for line in picture.ax.lines if line.get_marker() in ("<", ">")]
+    assert sorted(arrows) == ["<", ">"]  # burnout to the left, climate to the right
+    assert picture.ax.get_xlim() == (-0.5, 0.5)
+
+
+def test_forest_keeps_an_outcome_without_an_estimate(results: Any, design: TrialDesign) -> None:
+    frame = results.frame.copy()
+    frame.loc[1, ["estimate", "conf_low", "conf_high", "p_value"]] = np.nan
+    picture = plot_forest(frame, design)
+    assert len(picture.data) == 4
+    assert "Stigma: not estimated" in picture.alt
+
+
+def test_drawing_on_given_axes(results: Any, design: TrialDesign) -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    assert plot_forest(results, design, ax=ax).ax is ax
+    ax = Figure().add_subplot()
+    assert plot_power(power_table(), ax=ax).axes == (ax,)
+
+
+def test_labels_are_text_not_formulas_nor_markup(results: Any, design: TrialDesign) -> None:
+    from matplotlib.text import Text
+
+    nasty = '$\\frac{1}$ <b>&"\x00\n</b>'
+    frame = results.frame.assign(outcome=[nasty, "b", "c", "d"])
+    picture = plot_forest(frame)
+    ElementTree.fromstring(picture.svg())
+    assert "<b>" not in picture.inline_svg()
+    shown = [t.get_text() for t in picture.figure.findobj(Text)]
+    assert '$\\frac{1}$ <b>&" </b>' in shown
+
+
+def test_flow_diagram_shows_every_number_of_the_flow(people: pd.DataFrame, sites: pd.DataFrame, design: TrialDesign) -> None:
+    from matplotlib.text import Text
+
+    flow = participant_flow(people, design, sites=sites)
+    picture = plot_flow(flow, pairs=11)
+    shown = [t.get_text() for t in picture.figure.findobj(Text)]
+    assert "24 sites recruited" in shown
+    assert "22 sites randomised: 11 pairs" in shown
+    assert "2 not randomised: 1 closed; 1 declined" in shown
+    for arm in flow.arms:
+        for rater in flow.raters:
+            for stage in flow.stages:
+                assert f"{flow.count(stage, arm=arm, rater=rater):,}" in shown
+    assert shown.count("not analysed") == 2  # a line for nobody, in each arm
+
+
+def test_missing_map_counts_what_it_draws(people: pd.DataFrame, design: TrialDesign) -> None:
+    table = missing_table(people, design)
+    data = plot_missing(table).data.set_index(["rater", "variable"])
+    for (rater, variable), row in data.iterrows():
+        codes = table.patterns[rater][variable]
+        assert row["observed"] == (codes == 0).sum()
+        assert row["survey_missing"] == (codes == 2).sum()
+
+
+def test_zipper_covers_as_counted() -> None:
+    picture = plot_zipper(intervals())
+    inside = np.abs(np.linspace(-3, 3, 200)) <= 1.96
+    assert picture.data["covers"].mean() == pytest.approx(inside.mean())
+    assert f"{100 * inside.mean():.1f}% of 200 intervals cover the truth" in picture.alt
+
+
+def test_pairs_puts_the_widest_on_top(allocation: Any, sites: pd.DataFrame) -> None:
+    picture = plot_pairs(allocation, sites, columns=("annual_budget",))
+    gap = picture.data.groupby("pair")["value"].agg(lambda v: v.max() - v.min())
+    assert picture.ax.get_yticklabels()[0].get_text() == gap.idxmax()
+
+
+def test_love_takes_the_plans_own_range() -> None:
+    import trialkit as tk
+
+    table = pd.DataFrame({"site": [f"S{k:02d}" for k in range(12)], "budget": [float(10 * k + k * k % 7) for k in range(12)]})
+    pairing = tk.match_pairs(table, id="site", criteria=[tk.nearest("budget")])
+    drawn = tk.within_pairs(pairing).draw(seed="8392017465", seed_source="a test")
+    picture = plot_love(drawn)
+    row = picture.data.iloc[0]
+    assert row["smd"] == pytest.approx(drawn.balance().frame["std_difference"].iloc[0])
+    assert row["low"] < row["smd"] < row["high"] or row["quantile"] < 0.025 or row["quantile"] > 0.975
+
+
+def test_what_cannot_be_drawn_is_said(people: pd.DataFrame, design: TrialDesign) -> None:
+    with pytest.raises(InputError, match="no balance to draw"):
+        plot_love()
+    with pytest.raises(InputError, match="no traces were kept"):
+        plot_trace(object())
+    with pytest.raises(InputError, match="simulated intervals were not kept"):
+        plot_zipper(object())
+    with pytest.raises(InputError, match="no numeric outcome"):
+        plot_cluster_means(people, design, outcomes=("nothing",))
+    with pytest.raises(InputError, match="a power curve was expected"):
+        plot_power("curve")
+
+
+def test_saving(makers: dict[str, Maker], tmp_path: Path) -> None:
+    picture = makers["power"]()
+    assert picture.save(tmp_path / "power.svg").read_text(encoding="utf-8") == picture.svg()
+    with pytest.raises(Refused):
+        picture.save(tmp_path / "power.svg")
+    picture.save(tmp_path / "power.svg", force=True)
+    with pytest.raises(InputError, match=r"written as \.svg or \.png"):
+        picture.save(tmp_path / "power.pdf")
