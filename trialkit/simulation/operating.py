@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,13 +23,12 @@ import pandas as pd
 from trialkit.door import InputError
 from trialkit.results import Provenance, Result
 from trialkit.simulation import verdict
-from trialkit.simulation.analyses import FIELDS, Analysis, Answers, answer, named
-from trialkit.simulation.making import blueprint
+from trialkit.simulation.analyses import FIELDS, Analysis, Answers, named
 from trialkit.simulation.scenario import Limits, Scenario
 from trialkit.simulation.streams import Floats, child_seeds
 from trialkit.simulation.trial import checked_seed
+from trialkit.simulation.work import CHUNK, run
 
-CHUNK = 25
 # a right Kenward-Roger test may be this much below its nominal size where the site variance is often estimated at zero
 CONSERVATIVE = 0.02
 
@@ -202,6 +203,7 @@ def check(
     imputations: int | None = None,
     limits: Limits | None = None,
     progress: bool = False,
+    store: str | os.PathLike[str] | None = None,
 ) -> CheckResult:
     """Simulate trials, analyse each as planned, and hold the figures against their limits.
 
@@ -224,6 +226,9 @@ def check(
         Instead of the scenario's own.
     progress : bool
         Show a progress bar (on standard error).
+    store : path, optional
+        A folder in which finished chunks are kept: a run that was broken off (Ctrl-C, a lost machine) goes on where it
+        stopped, and more trials of the same seed add to those there.
 
     Returns
     -------
@@ -262,43 +267,9 @@ def check(
     if limits is not None:
         scenario = scenario.but(limits=limits)
     seeds = tuple(child_seeds(seed, int(trials)))
-    answers = _run(scenario, seeds, chosen, m, jobs, progress)
+    kept = None if store is None else Path(store)
+    answers = run(scenario, seeds, chosen, m, jobs=jobs, progress=progress, store=kept)
     return _result(scenario, seed, seeds, chosen, m, answers)
-
-
-# --- where the work runs ------------------------------------------------------------------------------------
-
-
-def _chunk(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], m: int) -> Answers:
-    """One piece of work; BLAS is held to one thread, so that bits do not depend on where it runs."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    with threadpool_limits(limits=1):
-        return answer(blueprint(scenario), seeds, analyses, imputations=m, weighting=scenario.design.estimand.weighting)
-
-
-def _run(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], m: int, jobs: int | None, progress: bool) -> list[Answers]:
-    # the chunks are the same for any number of workers, because a batch of fits is worked out together
-    parts = [seeds[k : k + CHUNK] for k in range(0, len(seeds), CHUNK)]
-    if jobs == 1:
-        return [_chunk(scenario, part, analyses, m) for part in _shown(parts, len(parts), progress)]
-    from joblib import Parallel, delayed
-
-    work = (delayed(_chunk)(scenario, part, analyses, m) for part in parts)
-    try:
-        done = Parallel(n_jobs=jobs, return_as="generator")(work)
-    except ValueError:  # a backend that cannot hand results out one by one
-        done = Parallel(n_jobs=jobs)(delayed(_chunk)(scenario, part, analyses, m) for part in parts)
-    return list(_shown(done, len(parts), progress))
-
-
-def _shown(parts: Iterable[Any], total: int, progress: bool) -> Iterable[Any]:
-    if not progress:
-        return parts
-    from tqdm.auto import tqdm
-
-    shown: Iterable[Any] = tqdm(parts, total=total, unit=f" x {CHUNK} trials")
-    return shown
 
 
 # --- figures ------------------------------------------------------------------------------------------------

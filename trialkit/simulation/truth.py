@@ -70,8 +70,9 @@ def _shifts(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> tuple[Floats, F
     held = total > 0
     site = np.where(held, 1.0 / np.maximum(total, 1.0), 0.0) / held.sum()
     distinct, where = np.unique(shift.ravel(), return_inverse=True)
-    of_people = np.bincount(where, (people / people.sum()).ravel())
-    return distinct, of_people, np.bincount(where, (people * site[:, None, None]).ravel())
+    of_people: Floats = np.bincount(where, (people / people.sum()).ravel()).astype(np.float64)
+    of_sites: Floats = np.bincount(where, (people * site[:, None, None]).ravel()).astype(np.float64)
+    return distinct, of_people, of_sites
 
 
 def _effects(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> dict[str, float]:

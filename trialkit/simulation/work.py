@@ -1,0 +1,131 @@
+"""Where the work runs: chunks of trials, here or in worker processes, kept on disk as they finish.
+
+Parallelism comes in from outside: a number of jobs, or joblib's ambient ``parallel_config`` (Dask, Ray, a
+cluster). Chunks and seeds are fixed before anything is handed out, so neither the backend nor the number of
+workers can reach a bit of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trialkit.door import sha256_bytes, write_whole
+from trialkit.simulation.analyses import FIELDS, Analysis, Answers, answer
+from trialkit.simulation.making import blueprint
+from trialkit.simulation.scenario import Scenario
+
+# one chunk is one batch of fits: part of the definition of the result, not a tuning knob
+CHUNK = 25
+_ATTEMPTS = 3
+
+
+def run(
+    scenario: Scenario,
+    seeds: Sequence[int],
+    analyses: Sequence[Analysis],
+    imputations: int,
+    *,
+    jobs: int | None,
+    progress: bool,
+    store: Path | None,
+) -> list[Answers]:
+    """The answers of all trials, chunk by chunk in order.
+
+    With a `store` every finished chunk is a file there, and a run that was broken off goes on where it stopped. A
+    chunk whose worker was killed is handed out again, up to three times.
+    """
+    parts = [tuple(seeds[k : k + CHUNK]) for k in range(0, len(seeds), CHUNK)]
+    done: dict[int, Answers] = {}
+    names = [_key(scenario, part, analyses, imputations) for part in parts]
+    if store is not None:
+        store.mkdir(parents=True, exist_ok=True)
+        done = {i: _load(path) for i, name in enumerate(names) if (path := store / f"{name}.npz").exists()}
+    for attempt in range(1, _ATTEMPTS + 1):
+        left = [i for i in range(len(parts)) if i not in done]
+        work = [(i, scenario, parts[i], tuple(analyses), imputations) for i in left]
+        try:
+            for i, answers in _shown(_finished(work, jobs), len(left), progress):
+                done[i] = answers
+                if store is not None:
+                    _save(store / f"{names[i]}.npz", answers)
+            break
+        except _worker_lost():
+            if attempt == _ATTEMPTS:
+                raise
+    return [done[i] for i in range(len(parts))]
+
+
+def _finished(work: list[Any], jobs: int | None) -> Iterable[tuple[int, Answers]]:
+    if jobs == 1 or not work:
+        return (_chunk(*one) for one in work)
+    from joblib import Parallel, delayed
+
+    try:
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        # how the trials reach the workers is joblib's choice; one chunk a task keeps every worker busy to the end
+        found: Iterable[tuple[int, Answers]] = parallel(delayed(_chunk)(*one) for one in work)
+    except ValueError:  # a backend that cannot hand results out one by one (Ray)
+        found = Parallel(n_jobs=jobs)(delayed(_chunk)(*one) for one in work)
+    return found
+
+
+def _chunk(index: int, scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], imputations: int) -> tuple[int, Answers]:
+    """One piece of work; BLAS is held to one thread, so that bits do not depend on where it runs."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(limits=1):
+        found = answer(blueprint(scenario), seeds, analyses, imputations=imputations, weighting=scenario.design.estimand.weighting)
+    return index, found
+
+
+def _worker_lost() -> tuple[type[BaseException], ...]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    return (BrokenProcessPool,)
+
+
+def _shown(parts: Iterable[Any], total: int, progress: bool) -> Iterator[Any]:
+    if not progress:
+        yield from parts
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total * CHUNK, unit="trial") as bar:
+        for part in parts:
+            yield part
+            bar.update(CHUNK)
+
+
+# --- finished chunks on disk --------------------------------------------------------------------------------
+
+
+def _key(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], imputations: int) -> str:
+    """A name that only the same work has: scenario, seeds, analyses, versions."""
+    from trialkit.results import Provenance
+
+    versions = Provenance.now().versions
+    # limits decide the verdict, not the answers
+    said = (scenario.but(limits=type(scenario.limits)()).digest, tuple(seeds), tuple(analyses), imputations, sorted(versions.items()))
+    return sha256_bytes(repr(said).encode())[:32]
+
+
+def _save(path: Path, answers: Answers) -> None:
+    import io
+
+    data = io.BytesIO()
+    failures = np.array([repr(f) for f in answers.failures], dtype=np.str_)
+    np.savez_compressed(data, values=answers.values, truth=answers.truth, failures=failures)
+    write_whole(path, data.getvalue(), force=True)
+
+
+def _load(path: Path) -> Answers:
+    from ast import literal_eval
+
+    with np.load(path, allow_pickle=False) as held:
+        values, truth, failures = held["values"], held["truth"], held["failures"]
+    assert values.shape[-1] == len(FIELDS)
+    return Answers(values, truth, tuple(literal_eval(str(f)) for f in failures))
