@@ -100,7 +100,10 @@ def test_a_nist_pulse_is_checked_and_any_changed_field_found() -> None:
         beacon(bad)
 
 
-@pytest.mark.parametrize("pulse", ["[]", '{"a": 1}', '{"randomness": "00", "signature": "zz", "round": 1}', "no json", '{"outputValue": "", "signatureValue": ""}'])
+@pytest.mark.parametrize(
+    "pulse",
+    ["[]", '{"a": 1}', '{"randomness": "00", "signature": "zz", "round": 1}', "no json", '{"outputValue": "", "signatureValue": ""}'],
+)
 def test_something_else_than_a_pulse_is_refused(pulse: str) -> None:
     with pytest.raises(InputError):
         beacon(pulse)

@@ -24,7 +24,7 @@ VECTORS: dict[str, Any] = json.loads((HERE.parent / "reference" / "draw_vectors.
 
 def plan_of(blocks: list[list[str]]) -> WithinPairs:
     ids = [s for b in blocks for s in b]
-    record = SiteRecord(id="site", columns=(), cells={s: () for s in by_bytes(ids)})
+    record = SiteRecord(id="site", columns=(), cells=dict.fromkeys(by_bytes(ids), ()))
     ordered = sorted((tuple(by_bytes(b)) for b in blocks), key=lambda b: b[0].encode())
     return WithinPairs(id="site", rows=tuple(ids), record=record, blocks=tuple(ordered), labels=dict.fromkeys(ids))
 

@@ -70,7 +70,9 @@ def amend(
     with Log(log).opened() as held:
         current = _state(given, held.lines)
         if site not in current:
-            raise InputError(f"site {door.printable(site)} is not in this allocation. {door.unknown_word(site, list(current), what='site')}")
+            raise InputError(
+                f"site {door.printable(site)} is not in this allocation. {door.unknown_word(site, list(current), what='site')}"
+            )
         if current[site]["status"] != "allocated" and not current[site]["status"].startswith("replaces"):
             raise Refused(f"site {door.printable(site)} is {current[site]['status']} already; an entry is never changed.")
         if replacement is not None:

@@ -149,6 +149,8 @@ def covariates_of(plan: Plan, covariates: pd.DataFrame | None) -> Covariates:
 
 def _coded(frame: pd.DataFrame, name: str) -> tuple[tuple[str | None, Array], ...]:
     column = frame[name]
+    if not column.notna().any():
+        return ()
     if pd.api.types.is_numeric_dtype(column.dtype):
         return ((None, column.to_numpy(dtype=np.float64, na_value=np.nan)),)
     try:  # exact decimals are kept as text
@@ -177,7 +179,7 @@ def _means(codes: Codes, arm: int, values: Array) -> Array:
     seen = np.isfinite(values)
     count = member @ seen.astype(np.float64)
     total = member @ np.where(seen, values, 0.0)
-    return np.divide(total, count, out=np.full(len(codes), np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(codes), np.nan), where=count > 0))
 
 
 def std_differences(codes: Codes, arm: int, values: Array) -> Array:
@@ -204,7 +206,7 @@ def balance(plan: Plan, codes: Codes, *, covariates: pd.DataFrame | None = None)
                 std_differences(reference, arm, values)
                 if len(coded) == 1
                 # the level shown is the worst one, so it is compared with the worst of every allocation
-                else np.nanmax(np.abs([std_differences(reference, arm, v) for _, v in coded]), axis=0)
+                else np.fmax.reduce(np.abs([std_differences(reference, arm, v) for _, v in coded]), axis=0)
             )
             here = drawn[k] if len(coded) == 1 else abs(drawn[k])
             mean, base = _means(codes[None, :], arm, values)[0], _means(codes[None, :], 0, values)[0]

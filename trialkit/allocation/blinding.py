@@ -40,7 +40,9 @@ def blind(allocation: Allocation, *, secret: str | None = None) -> tuple[pd.Data
     """
     chosen = secrets.token_hex(16) if secret is None else secret
     if len(chosen) < _LEAST_SECRET:
-        raise InputError(f"the blinding secret has {len(chosen)} characters, so the code could be guessed. Take {_LEAST_SECRET} or more, or none.")
+        raise InputError(
+            f"the blinding secret has {len(chosen)} characters, so the code could be guessed. Take {_LEAST_SECRET} or more, or none."
+        )
     arms = allocation.plan.arms
     letters = [chr(ord("A") + k) for k in range(len(arms))]
     order, _ = hashing.shuffle(chosen.encode("utf-8"), allocation.plan.digest, "blinding", list(arms))
@@ -112,7 +114,9 @@ def release(
         raise InputError("nobody was named to release the arm to. Say who asks: to='A. Recruiter'.")
     arm = given.arms.get(site)
     if arm is None:
-        raise InputError(f"site {door.printable(site)} has no arm in this certificate. {door.unknown_word(site, list(given.arms), what='site')}")
+        raise InputError(
+            f"site {door.printable(site)} has no arm in this certificate. {door.unknown_word(site, list(given.arms), what='site')}"
+        )
     with Log(log).opened() as held:
         held.append("released", plan=given.plan_digest, site=site, to=to.strip(), certificate=given.digest)
     return arm

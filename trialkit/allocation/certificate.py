@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from trialkit import door
 from trialkit.allocation import canonical, seeds
@@ -88,6 +89,19 @@ class Certificate:
     def arms(self) -> dict[str, str | None]:
         """Arm of each randomised site."""
         return {str(s): arm for s, arm in self.record["arms"]}
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The allocation's table again: the id column, ``pair`` or ``stratum`` where there is one, ``arm``, in the sites' row order."""
+        plan, arms = self.record["plan"], self.arms
+        rows = [str(s) for s in plan["rows"]]
+        columns: dict[str, Any] = {self.id_column: pd.Series(rows, dtype="str")}
+        for entry, name in (("labels", "pair"), ("strata", "stratum")):
+            if entry in plan and not (entry == "strata" and plan.get("strata_columns") == []):
+                groups = {str(s): group for s, group in plan[entry]}
+                columns[name] = pd.Series([groups.get(s) for s in rows], dtype="str")
+        columns["arm"] = pd.Series([arms.get(s) for s in rows], dtype="str")
+        return pd.DataFrame(columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, a copy."""

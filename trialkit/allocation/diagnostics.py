@@ -60,7 +60,12 @@ def compare_pairings(pairing: Pairing, *, n: int = 1000, seed: int = 0) -> Compa
         Makes the random pairings repeatable (a hash stream).
     """
     problem = read_problem(
-        pairing.sites, id=pairing.id, criteria=pairing.criteria, missing=pairing.missing, forbidden=pairing.forbidden, required=pairing.required
+        pairing.sites,
+        id=pairing.id,
+        criteria=pairing.criteria,
+        missing=pairing.missing,
+        forbidden=pairing.forbidden,
+        required=pairing.required,
     )
     at = {s: k for k, s in enumerate(problem.ids)}
     pairs = np.array([[at[a], at[b]] for a, b in pairing.pairs], dtype=np.int64).reshape(-1, 2)
@@ -83,7 +88,10 @@ def compare_pairings(pairing: Pairing, *, n: int = 1000, seed: int = 0) -> Compa
                 "random_least": float(random[:, k].min()),
             }
         )
-    notes = [f"Random: {n:,} pairings within the same strata. Criteria are in rank order, so a later one may lose to a pairing that ignores the earlier."]
+    notes = [
+        f"Random: {n:,} pairings within the same strata. Criteria are in rank order, so a later one may lose to a pairing "
+        f"that ignores the earlier."
+    ]
     if greedy is None:
         notes.append("Taking the nearest pair first leads into a dead end here: no pairs.")
     return Comparison(frame=pd.DataFrame(rows), random=random, notes=tuple(notes))

@@ -243,8 +243,8 @@ def draw_once(
     # binds the attempt to its seed without showing it
     mark = door.sha256_bytes(f"trialkit-attempt-1\n{plan.digest}\n{checked.text}".encode())
     with Log(log_path(plan_path) if log is None else log).opened() as held:
-        _refuse_second(held, plan, mark, targets)
         _sweep(out)
+        _refuse_second(held, plan, mark, targets)
         line = held.append("attempt", plan=plan.digest, commitment=plan.commitment, seed_mark=mark, out=out.name, seed_kind=checked.kind)
         attempts = sum(x["plan"] == plan.digest and x["event"] in ("attempt", "refused") for x in held.lines)
         allocation = plan.drawn(checked).logged(attempts=attempts, log_head=str(line["sha256"]))

@@ -115,7 +115,16 @@ def verify(
 
     Examples
     --------
-    >>> verify("allocation.json", "sites.csv")  # doctest: +SKIP
+    >>> from trialkit.allocation import simple
+    >>> sites = pd.DataFrame({"site": ["S1", "S2"], "staff": [4.0, 9.0]})
+    >>> plan = simple(sites, id="site")
+    >>> drawn = plan.draw(seed="5f4e3d2c1b0a99887766554433221100", seed_source="dice, two people")
+    >>> verify(drawn.certificate, sites, commitment=plan.digest).anchored
+    True
+    >>> verify(drawn.certificate, sites.assign(staff=[4.0, 8.0]))
+    Traceback (most recent call last):
+    ...
+    trialkit.door.VerificationError: site S2, column 'staff': the certificate says '9', the sites table says '8'. ...
     """
     given = as_certificate(certificate)
     record = given.record
