@@ -171,6 +171,8 @@ def check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]
         raise ValueError("X needs at least one row and one column")
     if len(groups) not in (1, 2):
         raise ValueError(f"one or two nested grouping factors, outermost first; got {len(groups)}")
+    if any(np.shape(g) != (X.shape[0],) for g in groups):
+        raise ValueError(f"groups must have one code a row ({X.shape[0]} rows)")
     if not (np.isfinite(X).all() and np.isfinite(y).all()):
         raise ValueError("X and y must be finite: drop or impute missing rows first")
     return X.shape
