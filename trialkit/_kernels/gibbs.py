@@ -129,7 +129,11 @@ class _Memory:
 
 
 class _Engine:
-    """One block of chains; mutable, private to `run`."""
+    """One block of chains; mutable, private to `run`.
+
+    Parts of arrays are read by `np.take`, whose result has one memory order whatever m is. That of an index expression depends on m, and
+    sums and BLAS then round otherwise: a chain would not be the same in another block.
+    """
 
     def __init__(self, problem: Problem, streams: Streams) -> None:
         self.problem, self.streams = problem, streams
@@ -139,8 +143,9 @@ class _Engine:
         self.J = len(self.size)
         self.start = np.concatenate([[0], np.cumsum(self.size)[:-1]]).astype(np.intp)
         self.z = np.repeat(problem.z[None], self.m, axis=0)
+        self.seen: tuple[Array, Array] | None = None
         self.memory = [self._first_guess(t) for t in problem.targets]
-        self.plans = [_Plan.of(t, problem.site, self.J) for t in problem.targets]
+        self.plans = [_Plan.of(t, problem.site, self.J, self.P) for t in problem.targets]
         self._recount()
         for rule in problem.derived:
             self._derive(rule)
@@ -152,18 +157,21 @@ class _Engine:
         self.gram = self.z.swapaxes(1, 2) @ self.z
         self.site_sum = np.add.reduceat(self.z, self.start, axis=1)
 
-    def _replace(self, columns: Ints, rows: Ints, values: Array) -> None:
-        """Write (m, len(rows), len(columns)) and keep Z'Z and the site sums right."""
-        if 2 * len(rows) > self.n:
+    def _replace(self, columns: Ints, rows: Ints, values: Array, seen: tuple[Array, Array] | None = None) -> None:
+        """Write (m, len(rows), len(columns)) and keep Z'Z and the site sums right.
+
+        `seen`: the rows as they are (m, len(rows), P) and their cross-products, where a visit has them at hand.
+        """
+        if seen is None and 2 * len(rows) > self.n:
             self.z[:, rows[:, None], columns] = values
-            cross = self.z.swapaxes(1, 2) @ self.z[:, :, columns]
+            cross = self.z.swapaxes(1, 2) @ np.take(self.z, columns, axis=2)
             self.gram[:, :, columns] = cross
         else:
-            part = self.z[:, rows]
-            before = part.swapaxes(1, 2) @ part[:, :, columns]
+            part = np.take(self.z, rows, axis=1) if seen is None else seen[0]
+            before = part.swapaxes(1, 2) @ np.take(part, columns, axis=2) if seen is None else np.take(seen[1], columns, axis=2)
             part[:, :, columns] = values
             self.z[:, rows[:, None], columns] = values
-            after = part.swapaxes(1, 2) @ part[:, :, columns]
+            after = part.swapaxes(1, 2) @ np.take(part, columns, axis=2)
             # entries among the columns themselves change on both sides, and this difference holds both
             self.gram[:, :, columns] += after - before
         self.gram[:, columns, :] = self.gram[:, :, columns].swapaxes(1, 2)
@@ -174,12 +182,17 @@ class _Engine:
         everyone = np.arange(self.n)
         column = np.array([rule.column])
         if isinstance(rule, SiteMean):
+            # constant in a site, so that its cross-products follow from the site sums
             mean = self.site_sum[:, :, rule.source] / self.size
-            self._replace(column, everyone, mean[:, self.problem.site, None])
+            self.z[:, :, rule.column] = np.take(mean, self.problem.site, axis=1)
+            self.site_sum[:, :, rule.column] = mean * self.size
+            cross = (mean[:, None, :] @ self.site_sum)[:, 0]
+            self.gram[:, :, rule.column] = cross
+            self.gram[:, rule.column, :] = cross
         elif isinstance(rule, Product):
             self._replace(column, everyone, (self.z[:, :, rule.left] * self.z[:, :, rule.right])[:, :, None])
         elif len(rule.rows):
-            parts = self.z[:, rule.rows[:, None], rule.sources]
+            parts = np.take(np.take(self.z, rule.rows, axis=1), rule.sources, axis=2)
             self._replace(column, rule.rows, ((parts * rule.weights).sum(axis=2) + rule.offset)[:, :, None])
 
     def _update_derived(self, columns: Ints) -> None:
@@ -229,29 +242,34 @@ class _Engine:
 
     def _write(self, target: Target, plan: _Plan, drawn: Array) -> None:
         values = drawn[:, plan.source] if target.site_level else drawn
-        self._replace(target.columns, plan.rows, _encode(target, values))
+        self._replace(target.columns, plan.rows, _encode(target, values), self.seen)
+        self.seen = None
         self._update_derived(target.columns)
 
     def _visit(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         sites = plan.sites
         assert sites is not None
-        absent = self.z[:, target.missing]
-        gram = self.gram - absent.swapaxes(1, 2) @ absent
+        absent = np.take(self.z, target.missing, axis=1)
+        inner = absent.swapaxes(1, 2) @ absent
+        self.seen = (absent, inner)
+        gram = self.gram - inner
         site_sum = self.site_sum.copy()
         for there, rows in plan.absent_passes:
             site_sum[:, there] -= absent[:, rows]
         take = target.predictors
-        part = gram[:, take[:, None], take]
-        site_x = site_sum[:, :, take]
+        part = np.take(gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
+        site_x = np.take(site_sum, take, axis=2)
         if target.kind == "normal":
             c = int(target.columns[0])
-            moments = gibbs_linear.Moments(part, gram[:, take, c], gram[:, c, c], len(target.observed), site_x, site_sum[:, :, c])
+            moments = gibbs_linear.Moments(
+                part, np.take(gram[:, :, c], take, axis=1), gram[:, c, c], len(target.observed), site_x, site_sum[:, :, c]
+            )
             draw = self._linear(target, memory, moments, sites.layout)
             assert draw.u is not None
-            eta = (absent[:, :, take] @ draw.beta[:, :, None])[:, :, 0] + draw.u[:, sites.absent]
+            eta = (np.take(absent, take, axis=2) @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
             return self._noise(target, eta, draw.sigma2)
         predictors = Predictors(
-            used=self.z[:, target.observed],
+            used=np.take(self.z, target.observed, axis=1),
             absent=absent,
             columns=take,
             gram=part,
@@ -262,8 +280,8 @@ class _Engine:
 
     def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         """A site-level variable: one row a site, the predictors' site means, no random intercept."""
-        means = self.site_sum[:, :, target.predictors] / self.size[:, None]
-        used, absent = means[:, target.observed], means[:, target.missing]
+        means = np.take(self.site_sum, target.predictors, axis=2) / self.size[:, None]
+        used, absent = np.take(means, target.observed, axis=1), np.take(means, target.missing, axis=1)
         predictors = Predictors(
             used=used,
             absent=absent,
@@ -327,7 +345,8 @@ class _Engine:
         drawn = np.full((self.m, len(target.missing)), float(plan.rest))
         undecided = np.ones(drawn.shape, dtype=bool)
         for nest, state in zip(plan.nests, memory.probits, strict=True):
-            hit = self._probit(target, state, nest.narrow(predictors), nest.codes, 2, None).astype(bool) & undecided
+            predictors = nest.narrow(predictors)
+            hit = self._probit(target, state, predictors, nest.codes, 2, None).astype(bool) & undecided
             drawn[hit] = nest.category
             undecided &= ~hit
         return drawn
@@ -335,23 +354,26 @@ class _Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Nest:
-    """One binary step of a nominal variable: which used rows take part, and whether each is the category."""
+    """One binary step of a nominal variable: which rows of the step before take part, and whether each is the category."""
 
     category: int
-    rows: Ints  # positions among the used rows
+    keep: Ints  # positions among the rows of the step before
+    drop: Ints  # those decided there
+    drop_passes: tuple[tuple[Ints, Ints], ...]
     codes: Ints
     sites: SiteRows | None
 
     def narrow(self, p: Predictors) -> Predictors:
-        if len(self.rows) == p.used.shape[1]:
+        """The regression without the rows decided before: few, because the rarest category goes first."""
+        if not len(self.drop):
             return p
-        used = p.used[:, self.rows]
-        part = used[:, :, p.columns]
-        site_x = None
-        if p.site_x is not None and self.sites is not None:
-            site_x = np.zeros_like(p.site_x)
-            site_x[:, self.sites.present] = np.add.reduceat(part, self.sites.start, axis=1)
-        return Predictors(used, p.absent, p.columns, part.swapaxes(1, 2) @ part, site_x, self.sites)
+        gone = np.take(np.take(p.used, self.drop, axis=1), p.columns, axis=2)
+        site_x = p.site_x
+        if site_x is not None:
+            site_x = site_x.copy()
+            for there, rows in self.drop_passes:
+                site_x[:, there] -= gone[:, rows]
+        return Predictors(np.take(p.used, self.keep, axis=1), p.absent, p.columns, p.gram - gone.swapaxes(1, 2) @ gone, site_x, self.sites)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,13 +384,14 @@ class _Plan:
     source: Ints  # for a site-level target, which missing site each row belongs to
     sites: SiteRows | None
     absent_passes: tuple[tuple[Ints, Ints], ...]
+    gram_at: Ints  # (p * p,) places of the predictors' cross-products in the flat (P, P)
     scores: Array | None
     step: Array | None
     nests: tuple[_Nest, ...]
     rest: int
 
     @classmethod
-    def of(cls, target: Target, site: Ints, J: int) -> _Plan:
+    def of(cls, target: Target, site: Ints, J: int, P: int) -> _Plan:
         sites: SiteRows | None = None
         passes: tuple[tuple[Ints, Ints], ...] = ()
         if target.site_level:
@@ -388,18 +411,22 @@ class _Plan:
                 step = gibbs_latent.cut_proposal(codes, target.levels)
             elif target.kind == "nominal":
                 nests, rest = _nests(codes, target.levels, sites, J)
-        return cls(rows, source, sites, passes, scores, step, tuple(nests), rest)
+        gram_at = (target.predictors[:, None] * P + target.predictors).ravel()
+        return cls(rows, source, sites, passes, gram_at, scores, step, tuple(nests), rest)
 
 
 def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int) -> tuple[list[_Nest], int]:
     """The steps of a nominal variable, the rarest category first: the later steps keep as many rows as they can."""
     order = np.argsort(np.bincount(codes, minlength=levels), kind="stable")
-    left = np.arange(len(codes))
+    left, hit = np.arange(len(codes)), np.zeros(len(codes), dtype=np.intp)
     nests = []
     for category in order[:-1]:
+        keep, drop = np.flatnonzero(hit == 0), np.flatnonzero(hit)
+        decided = left[drop]
+        left = left[keep]
         hit = (codes[left] == category).astype(np.intp)
-        nests.append(_Nest(int(category), left, hit, None if sites is None else SiteRows.of(sites.used[left], sites.absent, J)))
-        left = left[hit == 0]
+        rows = None if sites is None else SiteRows.of(sites.used[left], sites.absent, J)
+        nests.append(_Nest(int(category), keep, drop, () if sites is None else _passes(sites.used[decided]), hit, rows))
     return nests, int(order[-1])
 
 

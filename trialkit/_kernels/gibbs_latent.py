@@ -68,16 +68,16 @@ class Predictors:
     def linear(self, beta: Array, u: Array | None) -> Array:
         """x'beta + u of the used rows (m, r)."""
         eta = (self.used @ self.spread(beta)[:, :, None])[:, :, 0]
-        return eta if u is None or self.sites is None else np.asarray(eta + u[:, self.sites.used])
+        return eta if u is None or self.sites is None else np.asarray(eta + np.take(u, self.sites.used, axis=1))
 
     def linear_absent(self, beta: Array, u: Array | None) -> Array:
         """x'beta + u of the rows to impute (m, q)."""
         eta = (self.absent @ self.spread(beta)[:, :, None])[:, :, 0]
-        return eta if u is None or self.sites is None else np.asarray(eta + u[:, self.sites.absent])
+        return eta if u is None or self.sites is None else np.asarray(eta + np.take(u, self.sites.absent, axis=1))
 
     def moments(self, z: Array) -> Moments:
         """Sufficient statistics with the outcome z (m, r)."""
-        xy = (z[:, None, :] @ self.used)[:, 0][:, self.columns]
+        xy = np.take((z[:, None, :] @ self.used)[:, 0], self.columns, axis=1)
         site_y = None
         if self.site_x is not None and self.sites is not None:
             site_y = np.zeros(self.site_x.shape[:2])
@@ -173,7 +173,7 @@ def _limits(cuts: Array, codes: Ints) -> tuple[Array, Array]:
     m = len(cuts)
     edges = np.concatenate([np.full((m, 1), -np.inf), cuts, np.full((m, 1), np.inf)], axis=1)
     if codes.ndim == 1:
-        return edges[:, codes], edges[:, codes + 1]
+        return np.take(edges, codes, axis=1), np.take(edges, codes + 1, axis=1)
     return np.take_along_axis(edges, codes, axis=1), np.take_along_axis(edges, codes + 1, axis=1)
 
 

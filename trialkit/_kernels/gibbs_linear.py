@@ -183,7 +183,7 @@ def _draw_ratio(moments: Moments, layout: Layout, prior: Prior, streams: Streams
     penalty = (beta**2 * prior.precision).sum(axis=1) + prior.df * prior.scale
     squares = np.maximum(moments.yy - 2 * (beta * moments.xy).sum(axis=1) + (beta * fitted).sum(axis=1), 1e-14 * moments.yy)
     remainder = moments.site_y - (moments.site_x @ beta[:, :, None])[:, :, 0]
-    between = np.add.reduceat((remainder**2)[:, layout.by_size], layout.size_start, axis=1)
+    between = np.add.reduceat(np.take(remainder**2, layout.by_size, axis=1), layout.size_start, axis=1)
     exponent = moments.rows + np.count_nonzero(prior.precision) + prior.df - (prior.site == "uniform")
 
     def log_density(at: Array) -> Array:
@@ -270,7 +270,7 @@ def back_substitute(lower: Array, right: Array) -> Array:
     """Solve L' x = b for (m, p, p) and (m, p): a loop over p with the chains innermost, each chain's bits its own."""
     # numpy has no batched triangular solve; with the chains innermost the loop beats a general solve of each
     factor = np.ascontiguousarray(lower.transpose(1, 2, 0))
-    x = np.ascontiguousarray(right.T)
+    x = right.T.copy()
     for i in range(len(x) - 1, -1, -1):
         x[i] /= factor[i, i]
         x[:i] -= factor[i, :i] * x[i]
