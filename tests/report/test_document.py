@@ -15,7 +15,7 @@ import pytest
 import trialkit as tk
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused, WriteError, frame_digest
-from trialkit.report import Report, report, save_figures
+from trialkit.report import Report, report, report_table, save_figures
 from trialkit.results import Provenance
 
 NASTY = "</style><script>alert(1)</script><img src=x onerror=alert(1)> \" ' & {{ 7 * 7 }}"
@@ -190,6 +190,23 @@ def test_people_that_contradict_themselves_stop_the_report(results: Any, design:
 def test_outcomes_that_failed_are_named(results: Any, design: TrialDesign) -> None:
     failed = SimpleNamespace(frame=results.frame, problems={"stigma": "the outcome has one value in all analysed rows"}, notes=())
     assert "stigma: the outcome has one value in all analysed rows" in report(failed, design=design).html
+
+
+def test_one_kind_of_person_and_complete_cases() -> None:
+    design = TrialDesign.from_text('[arms]\nreference = "usual"\nintervention = "new"\n[[outcomes]]\nname = "y"\nrank = "primary"')
+    k = range(24)
+    people = pd.DataFrame(
+        {"person": [f"p{i}" for i in k], "site": [f"s{i // 4}" for i in k], "arm": ["new" if i // 4 % 2 else "usual" for i in k]}
+    )
+    people["y"], people["y_0"] = [i % 5 + i / 7 for i in k], [i % 4 + 0.5 for i in k]
+    people.loc[3, "y"] = None
+    results = tk.itt(people, design)
+    page = report(results, design=design, people=people)
+    assert page.sections == ("design", "flow", "baseline", "missing", "results", "provenance")
+    assert "Complete cases were analysed" in page.html
+    assert "24 people were eligible" in page.html
+    table = report_table(results, design, people=people).frame.iloc[0]
+    assert (table["n_intervention"], table["n_reference"]) == (12, 11)
 
 
 def test_save_figures(results: Any, design: TrialDesign, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from trialkit.report import (
     plot_cluster_means,
     plot_flow,
     plot_forest,
+    plot_imputed,
     plot_love,
     plot_missing,
     plot_pairs,
@@ -56,6 +57,14 @@ def intervals() -> pd.DataFrame:
     return pd.DataFrame({"estimate": 0.3 + 0.1 * z, "conf_low": 0.3 + 0.1 * z - 0.196, "conf_high": 0.3 + 0.1 * z + 0.196, "truth": 0.3})
 
 
+class CompletedSets(list[pd.DataFrame]):
+    """Two completed sets of four rows, of which one value of y was missing."""
+
+    def __init__(self) -> None:
+        self.base = pd.DataFrame({"y": [1.0, 2.0, 3.0, np.nan], "arm": list("abab")})
+        super().__init__([self.base.fillna({"y": v}) for v in (5.0, 7.0)])
+
+
 @pytest.fixture
 def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.DataFrame, allocation: Any) -> dict[str, Maker]:
     return {
@@ -67,12 +76,13 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "missing": lambda: plot_missing(missing_table(people, design)),
         "cluster-means": lambda: plot_cluster_means(people, design),
         "caterpillar": lambda: plot_caterpillar(site_effects(), arms={"S01": "control"}),
+        "imputed": lambda: plot_imputed(CompletedSets()),
         "trace": lambda: plot_trace(traces()),
         "zipper": lambda: plot_zipper(intervals()),
     }
 
 
-NAMES = ["forest", "flow", "love", "pairs", "power", "missing", "cluster-means", "caterpillar", "trace", "zipper"]
+NAMES = ["forest", "flow", "love", "pairs", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,6 +201,12 @@ def test_missing_map_counts_what_it_draws(people: pd.DataFrame, design: TrialDes
         assert row["survey_missing"] == (codes == 2).sum()
 
 
+def test_imputed_values_are_told_from_observed_ones() -> None:
+    data = plot_imputed(CompletedSets()).data.set_index("kind")
+    assert data.loc["observed", ["n", "mean"]].tolist() == [3, 2.0]
+    assert data.loc["imputed", ["n", "mean"]].tolist() == [1, 6.0]
+
+
 def test_zipper_covers_as_counted() -> None:
     picture = plot_zipper(intervals())
     inside = np.abs(np.linspace(-3, 3, 200)) <= 1.96
@@ -221,6 +237,8 @@ def test_what_cannot_be_drawn_is_said(people: pd.DataFrame, design: TrialDesign)
         plot_love()
     with pytest.raises(InputError, match="no traces were kept"):
         plot_trace(object())
+    with pytest.raises(InputError, match="do not tell imputed from observed"):
+        plot_imputed([people])
     with pytest.raises(InputError, match="simulated intervals were not kept"):
         plot_zipper(object())
     with pytest.raises(InputError, match="no numeric outcome"):

@@ -25,7 +25,15 @@ from trialkit.report.figures.canvas import Picture
 from trialkit.report.flow import participant_flow
 from trialkit.report.layout import Layout, Row
 from trialkit.report.missing import missing_table
-from trialkit.report.tables import balance_layout, checks_layout, column_labels, frame_layout, imputation_layout, report_table
+from trialkit.report.tables import (
+    balance_layout,
+    checks_layout,
+    column_labels,
+    frame_layout,
+    imputation_layout,
+    report_table,
+    results_frame,
+)
 from trialkit.results import Provenance
 
 # what is asked for when a section cannot be written
@@ -165,7 +173,7 @@ def report(
     if power is not None:
         sections.append(_power(power, picture))
     if people is not None and design is not None:
-        sections.append(_flow(people, design, sites, allocation, picture))
+        sections.append(_flow(results, people, design, sites, allocation, picture))
         sections.append(_baseline(people, design, sites, allocation))
         sections.append(_missing(people, design, picture))
     if imputations is not None:
@@ -394,14 +402,22 @@ def _power(power: Any, picture: Any) -> Section:
     return Section("power", "Power", tuple(blocks))
 
 
-def _flow(people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any, picture: Any) -> Section:
+def _left_out(results: Any) -> tuple[str, ...]:
+    """What the flow cannot show: a complete-case analysis leaves out other people for each outcome."""
+    frame = results_frame(results)
+    if "m" in frame.columns and frame["m"].max() == 1:
+        return ("Complete cases were analysed: somebody with a missing value is left out of that outcome's model; the results say n.",)
+    return ()
+
+
+def _flow(results: Any, people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any, picture: Any) -> Section:
     from trialkit.report.figures.flow import plot_flow
 
     flow = participant_flow(people, design, sites=sites, allocation=allocation)
     frame = getattr(allocation, "frame", None)
     pairs = int(frame["pair"].nunique()) if isinstance(frame, pd.DataFrame) and "pair" in frame.columns else None
     blocks = [_text(words.flow_paragraph(flow)), picture(plot_flow(flow, pairs=pairs))]
-    blocks += [_text(n, "note") for n in flow.notes]
+    blocks += [_text(n, "note") for n in (*flow.notes, *_left_out(results))]
     attendance = flow.attendance_layout()
     if attendance is not None:
         blocks += _table(attendance)
@@ -440,6 +456,10 @@ def _imputation(imputations: Any, design: TrialDesign | None, picture: Any) -> S
 
     if traces_of(imputations) is not None:
         blocks.append(picture(plot_trace(imputations, labels=column_labels(design))))
+    from trialkit.report.figures.imputed import can_compare, plot_imputed
+
+    if can_compare(imputations):
+        blocks.append(picture(plot_imputed(imputations, labels=column_labels(design))))
     return Section("imputation", "Imputation", tuple(blocks))
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, WriteError, normalise, require_columns, write_whole
 from trialkit.report.layout import Layout, Row, word_file
-from trialkit.results import MISSING, Result, Table, format_cell, format_p
+from trialkit.results import MISSING, Result, Table, format_cell
 
 _RANKS = ("primary", "secondary", "exploratory")
 _NUMBERS = (
@@ -255,12 +255,12 @@ def report_table(results: Any, design: TrialDesign | None = None, *, people: pd.
     ...                       "p_value": [0.043], "n": [169], "clusters": [85]})
     >>> print(report_table(frame))
     Effect of the intervention on each outcome
-    Outcome                n  Sites           d (95% CI)     p
-    -----------------  -----  -----  -------------------  ----
+    Outcome        n  Sites           d (95% CI)     p
+    -----------  ---  -----  -------------------  ----
     Person level
       Secondary outcome
-        climate          169     85  0.35 (0.02 to 0.68)  .043
-    ...
+        climate  169     85  0.35 (0.02 to 0.68)  .043
+    <BLANKLINE>
     """
     rows = outcome_rows(results, design, people=people)
     conf = design.analysis.conf_level if design is not None else 0.95
@@ -562,6 +562,3 @@ def _html(text: str) -> str:
     import html
 
     return html.escape(text)
-
-
-__all__ = ["MISSING", "ReportTable", "format_p", "report_table", "write_tables"]

@@ -6,6 +6,7 @@ from trialkit.report.figures.balance import plot_love, plot_pairs
 from trialkit.report.figures.canvas import Picture
 from trialkit.report.figures.flow import plot_flow
 from trialkit.report.figures.forest import plot_forest
+from trialkit.report.figures.imputed import plot_imputed
 from trialkit.report.figures.missing import plot_missing
 from trialkit.report.figures.power import plot_power
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
@@ -18,6 +19,7 @@ __all__ = [
     "plot_cluster_means",
     "plot_flow",
     "plot_forest",
+    "plot_imputed",
     "plot_love",
     "plot_missing",
     "plot_pairs",

@@ -13,7 +13,6 @@ from trialkit.report.figures.canvas import (
     INK,
     INTERVENTION,
     REFERENCE,
-    RULE,
     SOFT,
     Picture,
     clean,
@@ -325,6 +324,3 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return minus(f"{round(value / size, 6):g}{letter}")
     return minus(f"{round(value, 9):g}")
-
-
-__all__ = ["RULE", "plot_love", "plot_pairs"]

@@ -135,6 +135,17 @@ def wrap(text: str, width: float, size: float = FONT_SIZE) -> list[str]:
     return lines or [""]
 
 
+def panel_title(text: str, width: float, size: float = FONT_SIZE) -> str:
+    """A panel's title in at most two lines; what tells two panels apart, after the last comma, is never cut."""
+    lines = wrap(text, width, size)
+    if len(lines) <= 2:
+        return "\n".join(lines)
+    head, comma, tail = text.rpartition(", ")
+    end = f", {tail}" if comma and text_width(tail, size) < 0.6 * width else ""
+    rest = (head if end else text)[len(lines[0]) :].strip()
+    return f"{lines[0]}\n{shorten(rest, width - text_width(end, size), size)}{end}"
+
+
 def minus(text: str) -> str:
     """A formatted number with a true minus sign."""
     return text.replace("-", "\N{MINUS SIGN}")

@@ -17,7 +17,7 @@ from trialkit.report.figures.canvas import (
     shorten,
     text_width,
 )
-from trialkit.report.flow import ALL, Flow
+from trialkit.report.flow import Flow
 
 _LINE = 0.205  # inches from one line of text to the next
 _PAD = 0.12
@@ -104,7 +104,8 @@ def plot_flow(flow: Flow, *, pairs: int | None = None) -> Picture:
                 _draw(ax, boxes[k], centre - width / 2, y, width, cell_widths, height=step)
                 if k + 1 < len(steps):
                     _arrow(ax, centre, y + step, centre, y + step + _GAP)
-            tabs.append((_TABS[k] if len(steps) == 4 else arms[0][k].heading.split(":")[0], y, y + step))
+            heading = arms[0][k].heading
+            tabs.append(("Allocation" if k == 0 else heading.removesuffix(" survey"), y, y + step))
             y += step + _GAP
         for name, low, high in tabs:
             ax.add_patch(_rectangle(0.0, low, 0.24, high - low, face=WASH, edge="none"))
@@ -117,9 +118,6 @@ def plot_flow(flow: Flow, *, pairs: int | None = None) -> Picture:
         axes=(ax,),
         figure=figure,
     )
-
-
-_TABS = ("Allocation", "Baseline", "Follow-up", "Analysis")
 
 
 def _arm_boxes(flow: Flow, arm: str, columns: tuple[str, ...]) -> list[_Box]:
@@ -234,6 +232,3 @@ def _alt(flow: Flow) -> str:
         )
         parts.append(f"{arm}: {flow.count('eligible', arm=arm, what='sites')} sites, {kinds}.")
     return " ".join(parts)
-
-
-__all__ = ["ALL", "plot_flow"]

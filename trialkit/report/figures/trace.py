@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import FONT_SIZE, INK, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number, shorten
+from trialkit.report.figures.canvas import FONT_SIZE, INK, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number, panel_title
 
 _COLUMNS = ("variable", "statistic", "chain", "iteration", "value")
 
@@ -85,7 +85,7 @@ def plot_trace(
     data = data[data["variable"].isin(shown) & data["chain"].isin(keep)].reset_index(drop=True)
     across = min(4, len(shown))
     down = -(-len(shown) // across)
-    width, panel = 7.4, 1.25
+    width, panel = 7.4, 1.4
     height = down * panel + 0.45
     with look("trace"):
         figure = new_figure(width, height)
@@ -98,16 +98,15 @@ def plot_trace(
                     (0.45 + column * cell) / width,
                     (height - (row + 1) * panel + 0.02) / height,
                     (cell - 0.55) / width,
-                    (panel - 0.34) / height,
+                    (panel - 0.49) / height,
                 )
             )
             part = data[data["variable"] == variable]
             for chain in keep:
                 line = part[part["chain"] == chain].sort_values("iteration")
                 ax.plot(line["iteration"], line["value"], color=REFERENCE, lw=0.7, alpha=0.4)
-            ax.set_title(
-                shorten(clean((labels or {}).get(variable, variable)), cell - 0.48, FONT_SIZE - 1), fontsize=FONT_SIZE - 1, color=INK, pad=3
-            )
+            name = clean((labels or {}).get(variable, variable))
+            ax.set_title(panel_title(name, cell - 0.48, FONT_SIZE - 1.5), fontsize=FONT_SIZE - 1.5, color=INK, pad=3)
             ax.tick_params(labelsize=FONT_SIZE - 2.5, pad=1.5, length=2)
             ax.xaxis.get_major_locator().set_params(integer=True, nbins=4)
             ax.yaxis.get_major_locator().set_params(nbins=3)
