@@ -38,7 +38,7 @@ def seed(text: str) -> Seed:
 
 
 @given(plans(), seed_texts)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_every_pair_is_split_and_every_site_has_an_arm(plan: WithinPairs, text: str) -> None:
     arms = plan.drawn(seed(text)).arms
     assert set(arms) == set(plan.sites)
@@ -48,7 +48,7 @@ def test_every_pair_is_split_and_every_site_has_an_arm(plan: WithinPairs, text: 
 
 
 @given(plans(), seed_texts, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_the_order_of_blocks_sites_and_rows_changes_nothing(plan: WithinPairs, text: str, shuffler: object) -> None:
     blocks = [list(b) for b in plan.blocks]
     shuffler.shuffle(blocks)  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def test_the_order_of_blocks_sites_and_rows_changes_nothing(plan: WithinPairs, t
 
 
 @given(plans(), seed_texts)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_a_file_is_the_plan(plan: WithinPairs, text: str) -> None:
     again = Plan.from_dict(plan.to_dict())
     assert again.digest == plan.digest and again.commitment == plan.commitment
@@ -71,7 +71,7 @@ def test_a_file_is_the_plan(plan: WithinPairs, text: str) -> None:
 
 
 @given(plans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_the_sample_comes_from_the_list(plan: WithinPairs) -> None:
     sampled = plan.sample(30, seed=2)
     if plan.n_assignments <= 5000:
@@ -82,7 +82,7 @@ def test_the_sample_comes_from_the_list(plan: WithinPairs) -> None:
 
 
 @given(plans(), seed_texts, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_a_changed_plan_changes_every_draw(plan: WithinPairs, text: str, data: st.DataObject) -> None:
     """No hash of the old plan is one of the new: knowing the seed does not help to steer by re-pairing."""
     extra = data.draw(ids.filter(lambda s: s not in plan.sites))
@@ -98,28 +98,29 @@ def test_a_changed_plan_changes_every_draw(plan: WithinPairs, text: str, data: s
     st.sampled_from(["strata", "global", "missing"]),
     seed_texts,
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_strata_are_balanced_to_one_site(n: int, strata: list[str], misfits: str, text: str) -> None:
     frame = pd.DataFrame({"site": [f"S{k}" for k in range(n)], "stratum": strata[:n]})
     plan = stratified(frame, id="site", strata=["stratum"], misfits=misfits)
     allocation = plan.drawn(seed(text))
-    table = allocation.frame.groupby("stratum")["arm"].value_counts().unstack(fill_value=0).reindex(columns=list(plan.arms), fill_value=0)
-    difference = (table["control"] - table["intervention"]).abs()
-    assert difference.max() <= (0 if misfits == "missing" else 1)
+    lead = dict.fromkeys(strata[:n], 0)
+    for stratum, arm in zip(allocation.frame["stratum"], allocation.frame["arm"], strict=True):
+        lead[stratum] += {"intervention": 1, "control": -1}.get(arm, 0)
+    assert max(map(abs, lead.values())) <= (0 if misfits == "missing" else 1)
     if misfits == "global":
-        assert abs(table["control"].sum() - table["intervention"].sum()) <= 1
+        assert abs(sum(lead.values())) <= 1
     assert verify(allocation.certificate, frame).sites == n
 
 
 @given(st.integers(1, 6), st.integers(2, 3), seed_texts)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_simple_gives_one_of_its_list(n: int, k: int, text: str) -> None:
     plan = simple(pd.DataFrame({"site": [f"S{i}" for i in range(n)]}), id="site", arms=tuple("abc"[:k]))
     assert tuple(plan.drawn(seed(text)).codes.tolist()) in {tuple(r) for r in plan.assignments().tolist()}
 
 
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_sign_flip_symmetry(d: list[int]) -> None:
     one, two = sign_flip(d), sign_flip([-x for x in d])
     assert one.two_sided == two.two_sided and one.greater == two.less
