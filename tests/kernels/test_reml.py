@@ -176,6 +176,27 @@ def test_no_false_and_no_missed_zero_variance_in_ten_thousand_balanced_trials() 
     assert_allclose(many.kenward_roger.df[free], J - 2, rtol=1e-9)
 
 
+def test_no_false_and_no_missed_zero_variance_in_ten_thousand_unbalanced_adjusted_trials() -> None:
+    # the restricted likelihood in the n - p dimensions orthogonal to X, from the full matrix, on a fine grid of ratios
+    rng = np.random.default_rng(4)
+    sizes = np.array([1, 2, 3, 3, 4, 6, 7, 9, 12, 15])
+    site = np.repeat(np.arange(10), sizes)
+    n, R = site.size, 10_000
+    X = np.column_stack([np.ones(n), site % 2, rng.normal(size=n)])
+    Y = rng.normal(size=(n, R)) + rng.normal(size=(10, R))[site] * rng.choice([0.0, 0.2, 0.5], R)
+    boundary = reml.fit_many(X, Y, [site], contrasts=np.array([[0.0, 1.0, 0.0]])).boundary[:, 0]
+
+    rest = np.linalg.svd(X)[0][:, 3:]
+    xi, turn = np.linalg.eigh(rest.T @ (site[:, None] == site) @ rest)
+    squares = (turn.T @ (rest.T @ Y)) ** 2
+    grid = np.concatenate([[0.0], np.geomspace(1e-5, 1e3, 250)])[:, None] * np.maximum(xi, 0.0)
+    deviance = np.log1p(grid).sum(axis=1)[:, None] + (n - 3) * np.log((1.0 / (1.0 + grid)) @ squares)
+    better = deviance[0] - deviance[1:].min(axis=0)  # how much a variance improves on none; the grid resolves about 1e-7
+    assert not np.any(boundary & (better > 0.0))
+    assert not np.any(~boundary & (better < -1e-5))
+    assert 0.2 < boundary.mean() < 0.8
+
+
 def test_group_summaries_give_the_fit_of_the_rows() -> None:
     t = trial(12, seed=4)
     site, y = t["groups"][0], t["y"]

@@ -26,6 +26,8 @@ RANK_TOLERANCE = 1e-7
 # A standard deviation below this many spacings of the outcome's numbers is rounding, not variation.
 ROUNDING = 4.0
 
+_CHUNK = 16_384  # rows
+
 #: What each ``status`` of a reduction or a fit means. Only "ok" and "singletons" can carry inference.
 STATUS = {
     "ok": "the model is identified",
@@ -155,10 +157,8 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
     elif scale <= max(1e-11 * float(np.sqrt(outcome @ outcome)), ROUNDING * resolution * float(np.sqrt(n))):
         status = "exact_fit"
 
-    A = np.empty((n, p + 1), order="F")
-    A[:, :p] = basis.Q
-    A[:, p] = residual / scale if status == "ok" else 0.0
-    within, rows, sizes = group_sums(A, codes, levels[-1].size, root)
+    basis.space[:, p] = residual / scale if status == "ok" else 0.0
+    within, rows, sizes = group_sums(basis.space, codes, levels[-1].size, root)
     if status == "ok":
         status = identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
     return Reduced(within, rows, sizes, starts, levels, n, p, basis.inverse, offset, scale, basis.log_det, log_weights, resolution, status)
@@ -200,11 +200,16 @@ def root_weights(weights: Array | None, n: int) -> tuple[Array | None, float]:
 class Basis:
     """Orthonormal columns spanning those of X, after centring (when X has a constant) and weighting: root * (X - means) = Q T U."""
 
-    Q: Array  # (n, p)
+    space: Array  # (n, p + 1)  Q, and room for an outcome beside it
     inverse: Array  # (p, p)  coefficients of the columns of X from those of Q
     log_det: float  # log |det T|; centring does not change it
     constant: int | None  # the constant column
     value: float  # its value
+
+    @property
+    def Q(self) -> Array:
+        """(n, p) orthonormal columns."""
+        return self.space[:, :-1]
 
     def centre(self, y: Array) -> tuple[Array, Any, Any]:
         """y (n, ...) less a constant when X has one; the constant; whether nothing was left (both per response)."""
@@ -243,17 +248,18 @@ def orthonormal_basis(X: Array, root: Array | None) -> Basis:
         good = bool(pivots.min() > 1e-3)
     except np.linalg.LinAlgError:
         good = False
+    space = np.empty((n, p + 1), order="F")
     if good:
         inverse = np.linalg.inv(factor).T
-        Q = work @ inverse
+        np.matmul(work, inverse, out=space[:, :p])
     else:  # nearly collinear: Householder keeps Q orthonormal where cross-products would not
-        Q, R = np.linalg.qr(work)
+        space[:, :p], R = np.linalg.qr(work)
         pivots = np.abs(np.diagonal(R))
         if pivots.min() < RANK_TOLERANCE:
             raise ValueError("the columns of X are linearly dependent; see independent_columns")
         inverse = np.linalg.inv(R)
     inverse = centring @ (inverse / norms[:, None])
-    return Basis(Q, inverse, float(np.log(pivots).sum() + np.log(norms).sum()), constant, value)
+    return Basis(space, inverse, float(np.log(pivots).sum() + np.log(norms).sum()), constant, value)
 
 
 def nested_codes(groups: Sequence[NDArray[Any]]) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
@@ -308,9 +314,16 @@ def group_sums(A: Array, codes: IntArray, J: int, root: Array | None, *, cross: 
         sums = np.empty((J, q))
         for j in range(q):
             sums[:, j] = np.bincount(codes, weighted[:, j], J)
-    means = (sums[:, :cross] / sizes[:, None])[codes]
-    deviations = A[:, :cross] - (means if root is None else means * root[:, None])
-    return deviations.T @ deviations, sums / np.sqrt(sizes)[:, None], sizes
+    means = sums[:, :cross] / sizes[:, None]
+    within = np.zeros((means.shape[1], means.shape[1]))
+    for low in range(0, n, _CHUNK):  # about the means, not by subtraction of squares; in pieces that stay in the processor's cache
+        part = slice(low, low + _CHUNK)
+        deviations = means[codes[part]]
+        if root is not None:
+            deviations *= root[part, None]
+        np.subtract(A[part, :cross], deviations, out=deviations)
+        within += deviations.T @ deviations
+    return within, sums / np.sqrt(sizes)[:, None], sizes
 
 
 def identification(within: Array, rows: Array, sizes: Array, starts: IntArray, n: int, p: int) -> str:
