@@ -35,10 +35,10 @@ def test_probabilities_counts_and_hash_draws_agree(misfits: str, ratio: tuple[in
     share = np.stack([(sampled == a).mean(axis=0) for a in range(len(arms))], axis=1)
     np.testing.assert_allclose(share, plan.probabilities(), atol=0.035)  # 5 standard errors
     assert len(rows(sampled)) == plan.n_assignments
-    drawn = np.array([plan.allocate(str(k).encode())[0] for k in range(1500)])
+    drawn = np.array([plan.allocate(str(k).encode())[0] for k in range(600)])
     assert rows(drawn) <= rows(sampled)
     share = np.stack([(drawn == a).mean(axis=0) for a in range(len(arms))], axis=1)
-    np.testing.assert_allclose(share, plan.probabilities(), atol=0.07)
+    np.testing.assert_allclose(share, plan.probabilities(), atol=0.11)
     if plan.equally_likely:
         listed = plan.assignments()
         assert len(listed) == plan.n_assignments and rows(listed) == rows(sampled)
