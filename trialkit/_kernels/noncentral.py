@@ -120,6 +120,9 @@ def inverse(function: Callable[[float], float], power: float) -> float:
 
 def f_tail_by_quadrature(crit: float, df1: float, df2: float, noncentrality: float) -> float:
     """P{F' > crit} as the mean, over the chi-square of the denominator, of the noncentral chi-square tail of the numerator."""
+    # a noncentrality beyond everything that the denominator can do
+    if crit * df1 * float(stats.chi2.isf(1e-17, df2)) / df2 < noncentrality / 4 and noncentrality > 1e4:
+        return 1.0
 
     def integrand(u: float) -> float:
         return float(stats.ncx2.sf(crit * df1 * stats.chi2.ppf(u, df2) / df2, df1, noncentrality))
@@ -129,6 +132,8 @@ def f_tail_by_quadrature(crit: float, df1: float, df2: float, noncentrality: flo
 
 def t_tail_by_quadrature(crit: float, df: float, shift: float) -> float:
     """P{T' > crit} as the mean, over the chi-square of the denominator, of a normal tail."""
+    if shift > 100 and crit * np.sqrt(float(stats.chi2.isf(1e-17, df)) / df) < shift / 2:
+        return 1.0
 
     def integrand(u: float) -> float:
         return float(stats.norm.sf(crit * np.sqrt(stats.chi2.ppf(u, df) / df) - shift))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from trialkit._kernels import noncentral
+from trialkit._kernels.quadrature import chi_scale
 from trialkit.door import InputError, unknown_word
 from trialkit.results import Result
 
@@ -235,9 +236,8 @@ def _every(shift: Array, R: Array, df: float, alpha: float, sides: int) -> float
     if math.isinf(df):
         spread, weight = np.array([1.0]), np.array([1.0])
     else:
-        x, w = np.polynomial.legendre.leggauss(48)
-        u = (x + 1) / 2
-        spread, weight = np.sqrt(special.chdtri(df, 1 - u) / df), w / 2
+        # orthant probabilities in three dimensions and more are costly, and good to six digits only
+        spread, weight = chi_scale(df, 81 if len(shift) == 2 else 25)
     if len(shift) == 2:
         inner = _bivariate(shift, float(R[0, 1]), crit * spread, sides)
     else:
@@ -253,7 +253,7 @@ def _bivariate(shift: Array, r: float, crit: Array, sides: int) -> Array:
     for sign in (1.0, -1.0) if sides == 2 else (1.0,):
         # first statistic beyond sign * crit; nine standard deviations hold everything
         low = np.clip(crit - sign * shift[0], -9.0, 9.0)
-        z = (low + 9)[:, None] * 0 + low[:, None] + (9 - low)[:, None] * (x + 1) / 2
+        z = low[:, None] + (9 - low)[:, None] * (x + 1) / 2
         density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi) * (9 - low)[:, None] / 2 * w
         centre = shift[1] + r * sign * z
         second = special.ndtr((centre - crit[:, None]) / root)
@@ -272,6 +272,6 @@ def _orthants(shift: Array, R: Array, crit: float, sides: int) -> float:
         if np.min(upper) < -9:
             continue
         total += float(
-            stats.multivariate_normal.cdf(upper, cov=R * np.outer(sign, sign), abseps=1e-7, releps=1e-7, maxpts=200_000 * Q, rng=1)
+            stats.multivariate_normal.cdf(upper, cov=R * np.outer(sign, sign), abseps=1e-6, releps=1e-6, maxpts=20_000 * Q, rng=1)
         )
     return total

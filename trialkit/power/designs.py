@@ -185,14 +185,26 @@ def _plan(design: PowerDesign, clusters: float | None, size: float | None) -> _P
         if min(counts) <= 0:
             raise InputError("Hayes and Bennett's formula takes one cluster an arm (two when paired) off: too few are left.")
     m = scale.size if size is None else size
+    if size is not None and math.isinf(size):
+        # near enough to the limit for the last digit, and for matrices not so near that rounding makes them singular
+        m = 1e10 if design.design in ("longitudinal", "baseline") else 1e40
     if m is None and design.design != "three-level":
         raise InputError("cluster_size is missing: the number of people a cluster (a rate needs person_time).")
     cv2 = tuple(c * c for c in arms(design.cluster_size_cv))
     if design.attrition:
         m = _times(m, 1 - design.attrition)
+        if design.person_time is None and _least(m) < 1 - 1e-12:
+            raise InputError(
+                f"attrition = {design.attrition:g} leaves {_least(m):.2g} people a cluster: whole clusters would be lost. "
+                "Say so with cluster_attrition, or plan larger clusters."
+            )
         if design.attrition_cv and not isinstance(m, tuple):
             cv2 = tuple(c + design.attrition / m for c in cv2)
     return _Plan(design, scale, counts, m, (cv2[0], cv2[1]))
+
+
+def _least(value: Any) -> float:
+    return min(_least(v) for v in value) if isinstance(value, tuple) else float(value)
 
 
 def _times(value: Any, factor: float) -> Any:
@@ -279,8 +291,9 @@ def _people(plan: _Plan) -> float:
 def _parallel(plan: _Plan) -> _Fit:
     v = _cluster_variances(plan)
     n = plan.counts
-    groups = [gls.units([[1.0, float(a)]], [[v[a]]], n[a]) for a in (0, 1)]
-    variance = gls.contrast_covariance(groups, [0.0, 1.0]).variance
+    # a column an arm: arms of very different precision do no harm to each other
+    groups = [gls.units([np.eye(2)[a]], [[v[a]]], n[a]) for a in (0, 1)]
+    variance = gls.contrast_covariance(groups, [-1.0, 1.0]).variance
     unequal = isinstance(plan.size, tuple) or any(plan.cv2)
     formula = "Var = v0/J0 + v1/J1, v = sigma2 {rho (1-R2_cluster) + (1-rho)(1-R2_person)/m}"
     sources = ["Raudenbush 1997, Psychol Methods 2:173"]
@@ -427,8 +440,8 @@ def _three_level(plan: _Plan) -> _Fit:
         person = (1 - rho3 - rho2[a]) * s2 * (1 - design.r2_person)
         v = top + (middle + person / n) / J
         parts.append(v / plan.counts[a])
-        groups.append(gls.units([[1.0, float(a)]], [[v]], plan.counts[a]))
-    variance = gls.contrast_covariance(groups, [0.0, 1.0]).variance
+        groups.append(gls.units([np.eye(2)[a]], [[v]], plan.counts[a]))
+    variance = gls.contrast_covariance(groups, [-1.0, 1.0]).variance
     return _Fit(
         variance,
         {"clusters-2": plan.clusters - 2, "welch": _welch(parts, [n - 1 for n in plan.counts]), "infinite": math.inf},
@@ -555,16 +568,13 @@ def _partially_nested(plan: _Plan) -> _Fit:
     m = plan.size[1] if isinstance(plan.size, tuple) else plan.size
     v = mean_variance(*_components(plan, 1), m, plan.cv2[1], design.analysis)
     v0 = plan.scale.variance[0] * (1 - design.r2_person)
-    groups = [gls.units([[1.0, 1.0]], [[v]], J), gls.units([[1.0, 0.0]], [[v0]], n)]
-    variance = gls.contrast_covariance(groups, [0.0, 1.0]).variance
+    groups = [gls.units([[0.0, 1.0]], [[v]], J), gls.units([[1.0, 0.0]], [[v0]], n)]
+    variance = gls.contrast_covariance(groups, [-1.0, 1.0]).variance
     if J <= 1 or n <= 1:
         raise InputError("a partially nested design needs more than one cluster and more than one person without a cluster.")
-    ue, uc = v / J, v0 / n
-    top = ue**2 * (J + 1) / (J - 1) + uc**2 * (n + 1) / (n - 1)
-    bottom = ue**2 * (J + 1) / (J - 1) ** 2 + uc**2 * (n + 1) / (n - 1) ** 2
     return _Fit(
         variance,
-        {"welch": top / bottom, "infinite": math.inf, "subjects": J * m + n - 2},
+        {"welch": _welch([v / J, v0 / n], [J - 1, n - 1]), "infinite": math.inf, "subjects": J * m + n - 2},
         "welch",
         "Var = sigma2_1 {1 + (m-1) rho}/(m J) + sigma2_0/n",
         ("Moerbeek & Wong 2008, Stat Med 27:2850",),
@@ -605,15 +615,10 @@ def _effect_modification(plan: _Plan) -> _Fit:
     s2, rho = plan.scale.variance[0], plan.scale.icc[0]
     rx, sx = float(design.modifier_icc or 0.0), design.modifier_sd
     share = plan.counts[1] / plan.clusters
-    top = s2 * (1 - rho) * (1 + (m - 1) * rho) if math.isfinite(m) else math.inf
+    top = s2 * (1 - rho) * (1 + (m - 1) * rho)
     bottom = plan.clusters * m * share * (1 - share) * sx**2 * (1 + (m - 2) * rho - (m - 1) * rx * rho)
-    if math.isinf(m):
-        # the limit: a purely cluster-level modifier keeps the variance between clusters, any other is learned within
-        variance = 0.0 if rx < 1 else s2 * rho / (plan.clusters * share * (1 - share) * sx**2)
-    else:
-        variance = top / bottom
     return _Fit(
-        variance,
+        top / bottom,
         {"clusters-2": plan.clusters - 2, "clusters-4": plan.clusters - 4, "infinite": math.inf, "subjects": _people(plan) - 4},
         "clusters-4" if rx == 1 else "clusters-2",
         "Var = sigma2 (1-rho){1+(m-1)rho} / [J m p(1-p) sd_x^2 {1+(m-2)rho-(m-1) rho_x rho}]",

@@ -272,6 +272,9 @@ class PowerDesign:
     def __post_init__(self) -> None:
         for name in ("cluster_size", "baseline_cluster_size"):
             self._set(name, _sizes(name, getattr(self, name)))
+        for v in [*_flat(self.cluster_size), *_flat(self.baseline_cluster_size)]:
+            if _is_real(v) and 0 < v < 1:
+                raise InputError(f"cluster_size = {v:g} cannot be: a cluster has at least one person. Person-time goes in as person_time.")
         for name, limits in _RANGES.items():
             value = getattr(self, name)
             if value is None or (isinstance(value, tuple) and name in ("cluster_size", "event_probability")):
@@ -544,7 +547,8 @@ class PowerDesign:
                 raise InputError(
                     f"{self.subclusters} subclusters of {self.subcluster_size:g} are {size:g} people, not {self.cluster_size:g}."
                 )
-            self._set("cluster_size", size)
+            if self.cluster_size is None:
+                self._set("cluster_size", size)
 
     def _check_arms(self) -> None:
         number = self.arms

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from trialkit._kernels.quadrature import unit_interval
 from trialkit.door import InputError
 from trialkit.power.evaluate import power_at
 from trialkit.power.grid import power_curve, power_grid
@@ -39,7 +40,7 @@ class IccPrior:
     @property
     def mean(self) -> float:
         """Mean of the prior, in [0, 1)."""
-        nodes, weights = _nodes()
+        nodes, weights = unit_interval()
         return float(np.sum(weights * np.array([_clip(self.quantile(q)) for q in nodes])))
 
 
@@ -229,7 +230,7 @@ def assurance(design: PowerDesign | None = None, /, *, icc_prior: Any, target: f
     def at(icc: float) -> float:
         return power_at(spec.replace(icc=_clip(icc)))
 
-    nodes, weights = _nodes()
+    nodes, weights = unit_interval()
     iccs = np.array([_clip(prior.quantile(q)) for q in nodes])
     powers = np.array([at(r) for r in iccs])
     expected = float((weights * powers).sum())
@@ -307,14 +308,3 @@ def _as_prior(prior: Any) -> IccPrior:
 
 def _clip(icc: float) -> float:
     return min(max(float(icc), 0.0), _TOP)
-
-
-def _nodes(levels: int = 80) -> tuple[Array, Array]:
-    """Tanh-sinh nodes and weights on (0, 1): endpoint singularities of a quantile function do no harm."""
-    h = 3.2 / (levels / 2)
-    k = np.arange(-levels // 2, levels // 2 + 1) * h
-    u = 0.5 * np.pi * np.sinh(k)
-    x = special.expit(2 * u)
-    w = 0.5 * np.pi * np.cosh(k) / np.cosh(u) ** 2 / 2 * h
-    keep = (x > 0) & (x < 1) & (w > 0)
-    return x[keep], w[keep] / w[keep].sum()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, special
 
 from trialkit.door import InputError, unknown_word
 from trialkit.power.designs import Precision, precision
@@ -40,6 +41,8 @@ _SEARCH: dict[str, tuple[float, float]] = {
     "overdispersion": (1e-6, 1e6),
     "modifier_sd": (1e-9, 1e9),
 }
+# a value to start from, where without one the design could not be told
+_STAND_IN = {"icc": 0.01, "controls": 100.0, "cac": 0.5, "person_time": 1.0, "k": 0.1}
 _LOGARITHMIC = ("alpha", "sd", "person_time", "controls", "overdispersion", "modifier_sd", "allocation_ratio", "intervention_sd")
 
 
@@ -138,8 +141,10 @@ def sample_size(design: PowerDesign | None = None, /, *, power: float = 0.8, fin
     spec = build(arguments, design)
     target = _target(power, spec)
     if find is None:
-        find = "clusters" if spec.clusters is None else "cluster_size"
-        if spec.clusters is not None and spec.cluster_size is not None:
+        # clusters_per_sequence may give only the proportions between the sequences
+        proportions = isinstance(spec.clusters_per_sequence, tuple) and "clusters" not in arguments and spec.cluster_size is not None
+        find = "clusters" if spec.clusters is None or proportions else "cluster_size"
+        if find == "cluster_size" and spec.clusters is not None and spec.cluster_size is not None:
             raise InputError(
                 "clusters and cluster_size are both given, so nothing is left to solve for: leave one out, or name it with find=."
             )
@@ -233,7 +238,10 @@ def solve(design: PowerDesign | None = None, /, *, find: str, power: float = 0.8
         raise InputError(
             unknown_word(find, ("power", "clusters", "pairs", "cluster_size", "effect", *_SEARCH), what="argument to solve for")
         )
-    spec = build({"icc": 0.01, **arguments} if find == "icc" and (design is None or design.icc is None) else arguments, design)
+    stand_in = _STAND_IN.get(find)
+    if stand_in is not None and find not in arguments and (design is None or getattr(design, find) is None):
+        arguments = {**arguments, find: stand_in}
+    spec = build(arguments, design)
     target = power if find == "alpha" else _target(power, spec)
     low, high = _SEARCH[find]
     log = find in _LOGARITHMIC and low > 0
@@ -334,10 +342,11 @@ def _find_clusters(design: PowerDesign, target: float) -> PowerResult:
         raise Infeasible("effect = 0: no number of clusters detects nothing.", max_power=design.alpha)
     if math.isinf(reference.noncentrality or 0.0):
         raise InputError("the effect is estimated without error in this design: check icc, cac and iac.")
-    at = _scaled(free, reference) or exactly
+    at = cache(_scaled(free, reference) or exactly)
     # the normal formula is a good start, and the answer is never far above it
     step = _step(free)
-    start = max(4.0, 1000.0 * shift_for(target, 1e6, free) ** 2 / float(reference.noncentrality or 1.0))
+    shift = float(special.ndtri(1 - free.alpha / free.comparisons / free.sides) + special.ndtri(target))
+    start = max(4.0, 1000.0 * max(shift, 0.1) ** 2 / float(reference.noncentrality or 1.0))
     low, high = start, start + 4
     while at_or_zero(at, high) < target:
         low, high = high, 1.2 * high + 2
@@ -425,19 +434,20 @@ def _find_size(design: PowerDesign, target: float) -> PowerResult:
             max_power=most,
             least_clusters=least,
         )
-    low, high = 1e-6, 4.0
+    low = 1e-6 if name == "person_time" else 1 / (1 - design.attrition)
+    high = max(4.0, 2 * low)
     while at(high) < target:
         low, high = high, high * 2
         if high > 1e15:
             raise Infeasible(f"the power comes near {target:g} only with clusters of more than 1e15 people.", max_power=most)
-    exact = high if at(low) >= target else float(optimize.brentq(lambda m: at(m) - target, low, high, xtol=1e-9, rtol=1e-12))
+    exact = low if at(low) >= target else float(optimize.brentq(lambda m: at(m) - target, low, high, xtol=1e-9, rtol=1e-12))
     if name == "person_time":
         value: float = exact
         while at(value) < target:
             value = math.nextafter(value, math.inf) * (1 + 1e-12)
     else:
         unit = int(design.subclusters or 1) if design.design == "three-level" else 1
-        value = unit * max(1, math.ceil(exact / unit - 1e-9))
+        value = unit * math.ceil(max(exact, low) / unit - 1e-9)
         while at(float(value)) < target:
             value += unit
     solved = design.replace(**{name: value})
