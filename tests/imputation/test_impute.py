@@ -1,0 +1,342 @@
+"""What `impute` promises about a trial: whom, what, never an observed cell, the sites kept, the same bits again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from scipy import stats
+
+from trialkit._kernels import reml
+from trialkit.design import TrialDesign
+from trialkit.door import InputError
+from trialkit.imputation import impute
+
+
+def small_trial(seed: int = 1, n: int = 240, sites: int = 60, icc: float = 0.2, missing: float = 0.3) -> pd.DataFrame:
+    """Mood and a count at two waves, a binary, an ordered and a plain category, a site's budget; singletons and wholly missing sites."""
+    rng = np.random.default_rng(seed)
+    site = np.sort(np.r_[np.arange(sites), rng.choice(sites // 2, n - sites)])  # half the sites are singletons
+    arm = np.where(rng.permutation(sites) < sites // 2, "intervention", "control")[site]
+    u = np.sqrt(icc) * rng.normal(size=sites)[site]
+    before = u + np.sqrt(1 - icc) * rng.normal(size=n)
+    after = 0.5 * before + 0.4 * (arm == "intervention") + np.sqrt(0.75) * (0.9 * u + np.sqrt(1 - icc) * rng.normal(size=n))
+    frame = pd.DataFrame(
+        {
+            "person": [f"p{k:03d}" for k in range(n)],
+            "site": [f"s{k:02d}" for k in site],
+            "arm": arm,
+            "mood_0": 50 + 10 * before,
+            "mood": 50 + 10 * after,
+            "sick_0": np.floor(np.exp(0.8 + rng.normal(size=n))),
+            "sick": np.floor(np.exp(0.8 - 0.2 * before + rng.normal(size=n))),
+            "smoker": np.where(rng.normal(size=n) + before > 0.5, "yes", "no"),
+            "age_band": np.array(["young", "middle", "old"])[np.digitize(rng.normal(size=n), [-0.5, 0.6])],
+            "colour": np.array(["red", "green", "blue"])[rng.integers(0, 3, n)],
+            "budget": np.exp(rng.normal(size=sites))[site],
+        }
+    )
+    for name in ("mood_0", "mood", "sick_0", "sick", "smoker", "age_band", "colour"):
+        frame.loc[rng.random(n) < missing, name] = None if isinstance(frame[name].iloc[0], str) else np.nan
+    frame.loc[np.isin(site, [1, 2, 40, 45]), "mood"] = np.nan
+    frame.loc[np.isin(site, [5, 50]), "budget"] = np.nan
+    return frame
+
+
+DESIGN = TrialDesign(
+    outcomes=[{"name": "mood"}, {"name": "sick", "type": "count"}],
+    covariates=[
+        {"name": "smoker", "type": "binary"},
+        {"name": "age_band", "type": "ordinal", "levels": ["young", "middle", "old"]},
+        {"name": "colour", "type": "categorical"},
+    ],
+    imputation={"auxiliary": ["budget"], "m": 4, "iterations": 3},
+)
+MODELLED = ["mood_0", "mood", "sick_0", "sick", "smoker", "age_band", "colour", "budget"]
+
+
+@pytest.fixture(scope="module")
+def people() -> pd.DataFrame:
+    return small_trial()
+
+
+def test_observed_cells_stay_and_all_modelled_cells_are_filled(people: pd.DataFrame) -> None:
+    sets = impute(people, DESIGN, seed=3)
+    assert len(sets) == sets.m == len(list(sets)) == 4
+    for completed in sets:
+        assert list(completed.columns) == list(people.columns)
+        assert completed.index.equals(people.index)
+        for name in people.columns:
+            seen = people[name].notna()
+            assert completed[name].dtype == people[name].dtype
+            assert completed.loc[seen, name].tolist() == people.loc[seen, name].tolist()
+            if name in MODELLED:
+                assert completed[name].notna().all()
+    assert not sets[0]["mood"].equals(sets[1]["mood"])
+    # categories and counts take observed values only
+    assert set(sets[0]["age_band"]) == {"young", "middle", "old"}
+    assert set(sets[0]["sick"]) <= set(people["sick"].dropna())
+    assert sets[0].groupby("site")["budget"].nunique().eq(1).all()
+
+
+def test_the_input_is_left_alone(people: pd.DataFrame) -> None:
+    before = people.copy(deep=True)
+    sets = impute(people, DESIGN, seed=3, m=2, iterations=1)
+    first = sets[0]
+    first["mood"] = 0.0
+    assert_frame_equal(people, before)
+    assert (sets[0]["mood"] != 0).any()
+
+
+def test_complete_data_come_back_unchanged() -> None:
+    people = small_trial(missing=0.0).dropna(subset=["mood", "budget"])
+    sets = impute(people, DESIGN, seed=1)
+    for completed in sets:
+        assert_frame_equal(completed, people)
+    assert len(sets.frame) == 0
+
+
+def test_same_bits_for_any_row_order_workers_and_m(people: pd.DataFrame) -> None:
+    whole = impute(people, DESIGN, seed=11, m=5)
+    shuffled = people.sample(frac=1, random_state=4)
+    again = impute(shuffled, DESIGN, seed=11, m=3)
+    for k in range(3):
+        assert_frame_equal(again[k].loc[people.index], whole[k])
+    assert_frame_equal(impute(people, DESIGN, seed=11, m=5, jobs=2)[4], whole[4])
+    assert not impute(people, DESIGN, seed=12, m=2)[0]["mood"].equals(whole[0]["mood"])
+
+
+def test_same_bits_in_another_process(people: pd.DataFrame) -> None:
+    here = impute(people[["person", "site", "arm", "mood_0", "mood"]], TrialDesign(outcomes=[{"name": "mood"}]), seed=5, m=2, iterations=2)
+    code = (
+        "import pandas as pd, io, sys\nfrom trialkit.design import TrialDesign\nfrom trialkit.imputation import impute\n"
+        "p = pd.read_csv(io.StringIO(sys.stdin.read()), float_precision='round_trip')\n"
+        "d = TrialDesign(outcomes=[{'name': 'mood'}])\n"
+        "print(impute(p, d, seed=5, m=2, iterations=2)[1]['mood'].tolist())"
+    )
+    text = people[["person", "site", "arm", "mood_0", "mood"]].to_csv(index=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=text, capture_output=True, text=True, check=True, env={"OPENBLAS_NUM_THREADS": "2"}
+    )
+    assert done.stdout.strip() == str(here[1]["mood"].tolist())
+
+
+def test_ten_times_the_outcome_gives_ten_times_the_values(people: pd.DataFrame) -> None:
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"m": 3})
+    big = people.assign(mood=people["mood"] * 1000, mood_0=people["mood_0"] * 1000)
+    for a, b in zip(impute(people, design, seed=2), impute(big, design, seed=2), strict=True):
+        np.testing.assert_allclose(b["mood"], a["mood"] * 1000, rtol=1e-9)
+
+
+def icc_of(frames: Any, name: str) -> float:
+    out = []
+    for f in frames:
+        fit = reml.fit(np.ones((len(f), 1)), f[name].to_numpy(dtype=float), [np.unique(f["site"], return_inverse=True)[1]])
+        out.append(fit.variances[0] / (fit.variances[0] + fit.sigma2))
+    return float(np.mean(out))
+
+
+def test_the_icc_is_kept() -> None:
+    """One large trial, a third missing at random: single-level imputation would leave about half of the ICC."""
+    rng = np.random.default_rng(8)
+    sites = 400
+    site = np.repeat(np.arange(sites), rng.integers(1, 8, sites))
+    y = np.sqrt(0.2) * rng.normal(size=sites)[site] + np.sqrt(0.8) * rng.normal(size=len(site))
+    full = pd.DataFrame({"person": np.arange(len(site)), "site": site, "arm": np.where(site % 2, "control", "intervention"), "y": y})
+    people = full.assign(y=full["y"].where(rng.random(len(site)) > 0.33))
+    sets = impute(people, TrialDesign(outcomes=[{"name": "y", "has_baseline": False}]), seed=1, m=10, iterations=3)
+    assert icc_of(sets, "y") == pytest.approx(icc_of([full], "y"), abs=0.04)
+    alone = impute(
+        people.assign(site=people["person"]),
+        TrialDesign(outcomes=[{"name": "y", "has_baseline": False}]),
+        seed=1,
+        m=10,
+        iterations=3,
+        site_prior=1e-4,
+    )
+    assert icc_of([s.assign(site=site) for s in alone], "y") < 0.7 * icc_of([full], "y")
+
+
+def test_kinds_of_rater_are_imputed_apart_and_structural_absence_stays() -> None:
+    people = small_trial(n=200)
+    people["role"] = np.where(np.arange(len(people)) % 3 == 0, "supervisor", "peer")
+    people["stigma"] = np.where(people["role"] == "supervisor", people["mood_0"] / 10, np.nan)
+    people.loc[people.index[::9], "stigma"] = np.nan
+    people.loc[people["role"] == "supervisor", ["mood", "mood_0", "colour"]] = np.nan
+    people["stigma_0"] = np.where(
+        people["role"] == "supervisor", people["stigma"].fillna(5) + np.random.default_rng(0).normal(size=len(people)), np.nan
+    )
+    design = TrialDesign(
+        columns={"rater": "role"},
+        outcomes=[{"name": "mood", "rater": "peer"}, {"name": "stigma", "rater": "supervisor"}],
+        covariates=[{"name": "colour", "type": "categorical"}],
+    )
+    sets = impute(people, design, seed=1, m=2, iterations=2)
+    peer = people["role"] == "peer"
+    for completed in sets:
+        assert completed.loc[peer, "mood"].notna().all()
+        assert completed.loc[~peer, "mood"].isna().all()
+        assert completed.loc[~peer, "stigma"].notna().all()
+        assert completed.loc[peer, "stigma"].isna().all()
+        assert completed.loc[~peer, "colour"].isna().all()  # asked of no supervisor
+    assert set(sets.frame["group"]) == {"peer", "supervisor"}
+    assert "not asked" in set(sets.events["kind"])
+
+
+def test_population_column_chooses_the_rows(people: pd.DataFrame) -> None:
+    people = people.assign(done=(np.arange(len(people)) % 4 != 0).astype(float))
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"population": "done", "m": 2})
+    sets = impute(people, design, seed=1, iterations=1)
+    assert sets[0].index.tolist() == people.index[people["done"] == 1].tolist()
+    assert "done = 1" in sets.population_note
+    with pytest.raises(InputError, match="must be 0/1"):
+        impute(people.assign(done=2), design, seed=1)
+
+
+def test_by_arm_imputes_each_arm_from_its_own_people(people: pd.DataFrame) -> None:
+    """With an interaction of baseline and arm in the data, arms apart keep both slopes."""
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"by_arm": True, "m": 3})
+    sets = impute(people, design, seed=1, iterations=2)
+    assert set(sets.frame["group"]) == {"control", "intervention"}
+    # the other arm's data do not reach it
+    changed = people.copy()
+    changed.loc[changed["arm"] == "control", "mood"] *= 3
+    control = people["arm"] == "control"
+    again = impute(changed, design, seed=1, iterations=2)
+    assert_frame_equal(again[0][~control], sets[0][~control])
+    assert not again[0].loc[control, "mood"].equals(sets[0].loc[control, "mood"])
+
+
+def test_bounds_are_kept_by_drawing_not_by_clipping(people: pd.DataFrame) -> None:
+    low = float(people["mood"].min()) - 0.5
+    sets = impute(people, DESIGN, seed=1, m=20, bounds={"mood": (low, 200.0)})
+    drawn = sets.cells["mood"].values
+    assert drawn.min() >= low
+    assert (drawn == low).mean() < 0.001
+    with pytest.raises(InputError, match="outside its bounds"):
+        impute(people, DESIGN, seed=1, bounds={"mood": (45.0, 50.0)})
+    with pytest.raises(InputError, match="Did you mean 'mood'"):
+        impute(people, DESIGN, seed=1, bounds={"moood": (0, 1)})
+    with pytest.raises(InputError, match="only continuous"):
+        impute(people, DESIGN, seed=1, bounds={"smoker": (0, 1)})
+
+
+def test_the_imputed_values_follow_the_model(people: pd.DataFrame) -> None:
+    """Missing completely at random: imputed and observed values of every variable have the same distribution."""
+    sets = impute(small_trial(seed=5, n=400), DESIGN, seed=1, m=20, iterations=6)
+    for name in ("mood", "mood_0", "sick"):
+        cells, seen = sets.cells[name], sets.base[name].dropna()
+        assert stats.ks_2samp(cells.values[0], seen).pvalue > 1e-3, name
+    for name in ("smoker", "age_band", "colour"):
+        cells = sets.cells[name]
+        share = pd.Series(np.take(np.array(cells.labels), cells.values.astype(int)).ravel()).value_counts(normalize=True)
+        observed = sets.base[name].value_counts(normalize=True)
+        assert (share - observed).abs().max() < 0.12, name
+
+
+def test_collinear_and_surplus_predictors_are_named(people: pd.DataFrame) -> None:
+    twin = people.assign(twin=people["mood_0"] * 2 + 1, flat=1.0)
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"auxiliary": ["twin", "flat", "sick", "sick_0"], "m": 2})
+    sets = impute(twin, design, seed=1, iterations=2)
+    collinear = sets.events[sets.events["kind"] == "collinear"]
+    assert set(collinear["variable"]) >= {"mood", "sick"}
+    assert collinear["detail"].str.contains("twin").any()
+    assert collinear["detail"].str.contains("flat").all()
+    assert np.isfinite(sets.cells["mood"].values).all()
+    few = impute(people.iloc[::9], DESIGN, seed=1, iterations=2)
+    left = few.events[few.events["kind"] == "predictors left out"]
+    assert len(left)
+    rows = few.frame.set_index("variable")
+    assert (rows["predictors"] <= np.maximum(rows["observed"] // 3, 2)).all()
+
+
+def test_perfect_prediction_stays_finite(people: pd.DataFrame) -> None:
+    split = people.assign(flag=np.where(people["mood_0"].fillna(50) > 50, 1.0, 0.0))
+    split.loc[split.index[::5], "flag"] = np.nan
+    design = TrialDesign(outcomes=[{"name": "mood"}], covariates=[{"name": "flag", "type": "binary"}], imputation={"m": 3})
+    sets = impute(split, design, seed=1)
+    assert set(sets[0]["flag"]) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.assign(mood=np.nan), "'mood' has no observed value"),
+        (lambda f: f.assign(smoker=f["smoker"].where(f["smoker"] == "yes")), "only one observed value"),
+        (lambda f: f.assign(arm=f["arm"].where(np.arange(len(f)) != 7)), "arm .* is missing"),
+        (lambda f: f.assign(site=f["site"].where(np.arange(len(f)) != 7)), "site .* is missing"),
+        (lambda f: f.assign(arm="treated"), "not one of the design's arms"),
+        (lambda f: f.drop(columns="mood_0"), "no column 'mood_0'"),
+        (lambda f: pd.concat([f, f.iloc[[3]]]), "stands in two rows"),
+        (lambda f: f.assign(smoker=np.where(np.arange(len(f)) == 3, "perhaps", f["smoker"])), "binary column 'smoker' holds 3 values"),
+        (lambda f: f.assign(age_band=f["age_band"].replace("old", "ancient")), "not one of its levels"),
+        (lambda f: f.assign(mood=f["mood"].astype(str).where(f["mood"].notna(), "n/a")), "is not a number"),
+        (lambda f: f.assign(mood=f["mood"].where(np.arange(len(f)) < 5)), "too few for a model"),
+        (lambda f: f.assign(mood=f["mood"].where(f["arm"] == "control")), "one arm only"),
+        (lambda f: f.iloc[:0], "no rows"),
+    ],
+)
+def test_bad_input_is_named(people: pd.DataFrame, change: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        impute(change(people), DESIGN, seed=1, m=2, iterations=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seed": None}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1, "m": 1}, "m = 1"),
+        ({"seed": 1, "iterations": 0}, "iterations = 0"),
+        ({"seed": 1, "site_prior": "flat"}, "site_prior"),
+        ({"seed": 1, "site_prior": -2.0}, "site_prior"),
+        ({"seed": 1, "site_level": ["mod"]}, "site_level"),
+        ({"seed": 1, "site_level": ["mood"]}, "varies within a site"),
+    ],
+)
+def test_bad_settings_are_named(people: pd.DataFrame, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        impute(people, DESIGN, **settings)
+
+
+def test_every_site_a_singleton_or_one_large_site(people: pd.DataFrame) -> None:
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"m": 2})
+    assert impute(people.assign(site=people["person"]), design, seed=1)[0]["mood"].notna().all()
+    two = people.assign(site=people["arm"])
+    assert impute(two, design, seed=1, site_prior=0.5)[0]["mood"].notna().all()
+
+
+def test_other_dtypes_are_filled_in_kind(people: pd.DataFrame) -> None:
+    other = people.assign(
+        mood=people["mood"].astype("Float64"),
+        sick=people["sick"].astype("Int64"),
+        age_band=pd.Categorical(people["age_band"], ["young", "middle", "old"], ordered=True),
+        smoker=(people["smoker"] == "yes").astype("boolean").where(people["smoker"].notna()),
+    )
+    sets = impute(other, DESIGN, seed=3)
+    plain = impute(people, DESIGN, seed=3)
+    assert sets[0]["age_band"].dtype == other["age_band"].dtype
+    assert sets[0]["age_band"].astype("str").tolist() == plain[0]["age_band"].tolist()
+    assert sets[0]["mood"].astype(float).tolist() == plain[0]["mood"].tolist()
+    assert sets[0]["sick"].astype(float).tolist() == plain[0]["sick"].tolist()
+
+
+def test_partly_seen_site_values_are_filled_from_the_site(people: pd.DataFrame) -> None:
+    known = people.copy()
+    first = known.index[known["site"] == "s03"][0]
+    value = known.loc[first, "budget"]
+    known.loc[first, "budget"] = np.nan
+    sets = impute(known, DESIGN, seed=1, m=2, iterations=1)
+    assert sets[0].loc[first, "budget"] == value
+    assert "filled from the site" in set(sets.events["kind"])
+
+
+def test_progress_is_told(people: pd.DataFrame) -> None:
+    said: list[tuple[int, int]] = []
+    impute(people, DESIGN, seed=1, m=3, iterations=1, progress=lambda done, total: said.append((done, total)))
+    assert said[-1] == (3, 3)
