@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from trialkit.itt.analysis import ITTResults, itt
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
+from trialkit.itt.comparison import MethodComparison, compare_methods
 from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
 from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
@@ -21,6 +22,7 @@ __all__ = [
     "GeneralisedMixedModel",
     "ITTResults",
     "MarginalModel",
+    "MethodComparison",
     "MixedModel",
     "RandomisationTest",
     "Scheme",
@@ -29,6 +31,7 @@ __all__ = [
     "adjust",
     "adjust_families",
     "cohens_d",
+    "compare_methods",
     "effect_size",
     "fit_generalised",
     "fit_marginal",

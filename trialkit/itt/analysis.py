@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,33 +19,20 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels import pooling, reml, small_sample
-from trialkit.design import Covariate, Outcome, TrialDesign
-from trialkit.door import InputError, few, frame_digest, normalise, printable, require_columns, unknown_word
-from trialkit.itt.effect_sizes import WORDS, standard_deviation
-from trialkit.itt.model_frame import Column, read_column, read_response
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, few, frame_digest, unknown_word
+from trialkit.itt.effect_sizes import WORDS
 from trialkit.itt.multiplicity import adjust_families
-from trialkit.itt.people import WHERE, People, read_people
+from trialkit.itt.prepared import CONSTANT, SATURATED, Prepared, ScaleBy, prepare
 from trialkit.results import Provenance, Result
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.intp]
-ScaleBy = Literal["each-set", "all-sets"]
 
 COLUMNS = (
     "outcome", "level", "rank", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "p_adjusted", "icc", "fmi",
     "n", "clusters", "m",
 )  # fmt: skip
 _NUMBERS = ("estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "p_adjusted", "icc", "fmi")
-
-_WHY = {
-    "saturated": "there are too few rows for the terms of the model",
-    "constant_outcome": "the outcome has one value in all analysed rows",
-    "exact_fit": "the covariates reproduce the outcome exactly",
-    "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
-    "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
-    "no_within_df": "the covariates use up every difference within sites",
-    "confounded": "pair, site and residual variance cannot be told apart",
-}
 
 
 @dataclass(frozen=True)
@@ -139,20 +126,10 @@ def itt(
     >>> results.frame[["outcome", "n", "clusters", "m"]].to_dict("records")
     [{'outcome': 'recovery', 'n': 60, 'clusters': 12, 'm': 1}]
     """
-    if not isinstance(design, TrialDesign):
-        raise InputError(
-            f"itt needs a TrialDesign as its second argument, not {type(design).__name__}. Read one: TrialDesign.from_toml(path)."
-        )
-    plan = _plan(design, inference, conf_level, sd)
-    tables = _tables(data)
-    people = read_people(tables[0], design)
-    for k, table in enumerate(tables[1:], start=2):
-        _same_people(tables[0], table, design, k)
-    _need_columns(tables[0], design)
-    sets = [_read(table, design, people, k) for k, table in enumerate(tables, start=1)]
-    before = _observed(data, tables, design, people)
-    done = [_outcome(outcome, sets, people, design, plan, before.get(outcome.name, -1)) for outcome in design.outcomes]
-    return _assemble(done, data, tables, design, plan)
+    plan = _plan(design, inference, conf_level)
+    tables, _, outcomes = prepare(data, design, denominator=plan.denominator, scale=sd)
+    done = [_fitted(one, plan) for one in outcomes]
+    return _assemble(done, data, tables, design, plan, sd)
 
 
 # --- what was asked -----------------------------------------------------------------------------------------
@@ -162,131 +139,35 @@ def itt(
 class _Plan:
     inference: str
     conf_level: float
-    scale: str
     denominator: str
 
 
-def _plan(design: TrialDesign, inference: str | None, conf_level: float | None, sd: str) -> _Plan:
+def _plan(design: TrialDesign, inference: str | None, conf_level: float | None) -> _Plan:
+    if not isinstance(design, TrialDesign):
+        raise InputError(
+            f"itt needs a TrialDesign as its second argument, not {type(design).__name__}. Read one: TrialDesign.from_toml(path)."
+        )
     chosen = design.analysis.inference if inference is None else inference
     if chosen not in ("kenward-roger", "satterthwaite"):
         raise InputError(unknown_word(str(chosen), ("kenward-roger", "satterthwaite"), what="inference"))
     level = design.analysis.conf_level if conf_level is None else conf_level
     if not 0 < level < 1:
         raise InputError(f"conf_level = {level} is not between 0 and 1, for example 0.95.")
-    if sd not in ("each-set", "all-sets"):
-        raise InputError(unknown_word(str(sd), ("each-set", "all-sets"), what="sd"))
-    return _Plan(chosen, level, sd, design.analysis.standardise)
-
-
-def _tables(data: Any) -> list[pd.DataFrame]:
-    if isinstance(data, pd.DataFrame):
-        return [data]
-    if hasattr(data, "to_pandas"):
-        return [normalise(data)]
-    if isinstance(data, str | bytes | Mapping) or not isinstance(data, Iterable):
-        raise InputError(f"itt needs a table or an iterable of imputed tables, not {type(data).__name__}. Read a file by read_table(path).")
-    tables = [table if isinstance(table, pd.DataFrame) else normalise(table) for table in data]
-    if not tables:
-        raise InputError("the iterable of tables is empty; a generator can be read only once. Give a list, or one table.")
-    return tables
-
-
-def _same_people(first: pd.DataFrame, table: pd.DataFrame, design: TrialDesign, k: int) -> None:
-    c = design.columns
-    roles = [
-        c.person,
-        c.site,
-        c.arm,
-        *([c.rater] if c.rater else []),
-        *([c.pair] if c.pair and design.analysis.pair_effects != "none" else []),
-    ]
-    population = design.imputation.population
-    require_columns(table, roles, where=f"imputed table {k}", why="as in the first")
-    if len(table) != len(first):
-        raise InputError(
-            f"imputed table {k} has {len(table)} rows and the first has {len(first)}. They must be completed copies of one table."
-        )
-    for column in [*roles, *([population] if population in first.columns else [])]:
-        if not table[column].reset_index(drop=True).equals(first[column].reset_index(drop=True)):
-            raise InputError(
-                f"imputed table {k} differs from the first in column {column!r}. Imputed tables must hold the same people in the same "
-                "order; sites and arms are never imputed."
-            )
-
-
-def _need_columns(table: pd.DataFrame, design: TrialDesign) -> None:
-    for outcome in design.outcomes:
-        require_columns(table, [outcome.name], where=WHERE, why=f"as the outcome {outcome.name!r}")
-        if _baseline(outcome, design) is not None:
-            require_columns(
-                table, [str(outcome.baseline)], where=WHERE, why=f"as the baseline of {outcome.name!r} (none? say has_baseline = false)"
-            )
-    for covariate in design.covariates:
-        require_columns(table, [covariate.name], where=WHERE, why="as a covariate")
-
-
-def _baseline(outcome: Outcome, design: TrialDesign) -> str | None:
-    return outcome.baseline if design.analysis.baseline and outcome.has_baseline else None
-
-
-# --- one table ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Set:
-    """The columns of one completed table, in the analysed population."""
-
-    numbers: dict[str, Array]  # outcomes and baselines, (n,) each, NaN = missing
-    covariates: tuple[tuple[str, Column], ...]
-
-
-def _read(table: pd.DataFrame, design: TrialDesign, people: People, k: int) -> _Set:
-    rows = people.rows
-    everybody = len(rows) == len(table)
-    numbers: dict[str, Array] = {}
-    for outcome in design.outcomes:
-        for name in (outcome.name, _baseline(outcome, design)):
-            if name is not None and name not in numbers:
-                values = read_response(table, name)
-                numbers[name] = values if everybody else values[rows]
-    covariates = []
-    for covariate in design.covariates:
-        column = _covariate(table, covariate, k)
-        covariates.append((covariate.name, column if everybody else Column(column.values[rows], column.levels)))
-    return _Set(numbers, tuple(covariates))
-
-
-def _covariate(table: pd.DataFrame, covariate: Covariate, k: int) -> Column:
-    name = covariate.name
-    factor = covariate.type in ("categorical", "ordinal") or covariate.levels is not None
-    column = read_column(table, name, as_factor=factor, why="as a covariate")
-    if covariate.type == "continuous" and column.levels is not None and not factor:
-        if column.levels == ("FALSE", "TRUE"):
-            return Column(np.where(column.values < 0, np.nan, column.values).astype(np.float64))
-        raise InputError(
-            f"the covariate {name!r} is declared continuous but holds text ({few(column.levels, 4)}). "
-            "Say type = 'categorical', or correct the column."
-        )
-    if covariate.levels is not None and column.levels is not None:
-        unknown = [level for level in column.levels if level not in covariate.levels]
-        if unknown:
-            raise InputError(
-                f"the covariate {name!r} holds {printable(unknown[0])!r}, which is not one of its declared levels "
-                f"({few(covariate.levels)}). Correct the cell, or the design's levels."
-            )
-        place = np.array([*(covariate.levels.index(level) for level in column.levels), -1], dtype=np.intp)
-        return Column(place[column.values], tuple(covariate.levels))
-    if covariate.type == "binary":
-        if column.levels is not None and len(column.levels) > 2:
-            raise InputError(f"the covariate {name!r} is declared binary but has {len(column.levels)} values ({few(column.levels, 4)}).")
-        if column.levels is None and len(np.unique(column.values[~np.isnan(column.values)])) > 2:
-            raise InputError(
-                f"the covariate {name!r} is declared binary but has more than two values. Say type = 'continuous', or correct it."
-            )
-    return column
+    return _Plan(chosen, level, design.analysis.standardise)
 
 
 # --- one outcome --------------------------------------------------------------------------------------------
+
+
+_WHY = {
+    "saturated": SATURATED,
+    "constant_outcome": CONSTANT,
+    "exact_fit": "the covariates reproduce the outcome exactly",
+    "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
+    "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
+    "no_within_df": "the covariates use up every difference within sites",
+    "confounded": "pair, site and residual variance cannot be told apart",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,165 +188,27 @@ class _Fits:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    outcome: Outcome
-    n: int
-    missing: int
-    observed: int  # people with the outcome observed before any imputation, -1 when that is not known
-    arms: tuple[int, int]  # people in the reference and in the intervention arm
-    sites: tuple[int, int]
-    sizes: tuple[int, int]  # smallest and largest site
-    formula: str
-    left_out: tuple[str, ...]
+    """An outcome with its fits, or the reason why there are none."""
+
+    prepared: Prepared
     fits: _Fits | None
-    reason: str = ""
+    reason: str
 
 
-def _observed(data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, people: People) -> dict[str, int]:
-    """How many people had each outcome observed: in the one table, or in the imputations' table before imputation."""
-    base = tables[0] if len(tables) == 1 else getattr(data, "base", None)
-    if not isinstance(base, pd.DataFrame) or len(base) != len(tables[0]):
-        return {}
-    found = {}
-    for outcome in design.outcomes:
-        if outcome.name in base.columns:
-            rows = people.rows[people.asked(outcome.rater)]
-            found[outcome.name] = int(base[outcome.name].iloc[rows].notna().sum())
-    return found
-
-
-def _outcome(outcome: Outcome, sets: Sequence[_Set], people: People, design: TrialDesign, plan: _Plan, observed: int) -> _Done:
-    asked = people.asked(outcome.rater)
-    baseline = _baseline(outcome, design)
-    lost = np.zeros(len(asked), dtype=bool)
-    for one in sets:
-        lost |= _incomplete(one, outcome.name, baseline, asked)
-    rows = asked[~lost]
-    arm = people.arm[rows]
-    site = people.site[rows]
-    arms = (int((arm == 0).sum()), int((arm == 1).sum()))
-    per_site = np.bincount(site, minlength=1)
-    sites = (len(np.unique(site[arm == 0])), len(np.unique(site[arm == 1])))
-    present = per_site[per_site > 0]
-    sizes = (int(present.min()), int(present.max())) if len(present) else (0, 0)
-    groups, formula = _groups(people, rows, design, baseline, outcome)
-    base = _Done(outcome, len(rows), int(lost.sum()), observed, arms, sites, sizes, formula, (), None)
-
-    def failed(reason: str, left_out: tuple[str, ...] = ()) -> _Done:
-        return _replace(base, reason=reason, left_out=left_out)
-
-    if len(sets) > 1 and lost.any():
-        columns = _worst_columns(sets, outcome.name, baseline, asked)
-        return failed(f"{int(lost.sum())} of {len(asked)} rows still miss a value after imputation ({columns}); impute those columns too")
-    if not len(rows):
-        return failed("no row is complete in the outcome, its baseline and the covariates")
-    empty = [label for label, count in zip(design.arms.labels, arms, strict=True) if count == 0]
-    if empty:
-        return failed(f"nobody in the {empty[0]!r} arm has complete values")
-    if min(sites) < 2 and sum(sites) < 3:
-        return failed(f"there are {sites[0]} and {sites[1]} sites in the two arms, so nothing tells the arm from the site")
-    matrices, left_out = [], []
-    for one in sets:
-        x, names = _matrix(one, rows, arm, baseline, people, design)
-        kept = reml.independent_columns(x)
-        left_out += [names[j] for j in range(len(names)) if j not in set(kept.tolist())]
-        matrices.append(x if len(kept) == x.shape[1] else np.ascontiguousarray(x[:, kept]))
-    gone = tuple(dict.fromkeys(left_out))
-    if any(x.shape[1] >= len(rows) for x in matrices):
-        return failed(_WHY["saturated"], gone)
-    responses = [one.numbers[outcome.name][rows] for one in sets]
-    try:
-        sd = _sds(responses, sets, rows, arm, baseline, plan)
-    except InputError as error:
-        return failed(_WHY["constant_outcome"] if all(np.ptp(y) == 0 for y in responses) else str(error).rstrip("."), gone)
-    fitted = _fit_all(matrices, responses, groups)
+def _fitted(one: Prepared, plan: _Plan) -> _Done:
+    if one.reason:
+        return _Done(one, None, one.reason)
+    if sum(one.sites) < 3:
+        reason = f"there are {one.sites[0]} and {one.sites[1]} sites in the two arms, so nothing tells the arm from the site"
+        return _Done(one, None, reason)
+    fitted = _fit_all(one.matrices, one.responses, one.groups)
     bad = next((f.status for f in fitted if f.status not in ("ok", "singletons")), "")
     if bad:
-        return failed(_WHY.get(bad, bad), gone)
-    fits = _infer(fitted, sd, plan, pair=design.analysis.pair_effects == "random")
-    return _replace(base, fits=fits, left_out=gone)
+        return _Done(one, None, _WHY.get(bad, bad))
+    return _Done(one, _infer(fitted, one.sd, plan, pair=one.pair is not None), "")
 
 
-def _replace(done: _Done, **changes: Any) -> _Done:
-    import dataclasses
-
-    return dataclasses.replace(done, **changes)
-
-
-def _incomplete(one: _Set, outcome: str, baseline: str | None, asked: Rows) -> NDArray[np.bool_]:
-    lost = np.isnan(one.numbers[outcome][asked])
-    if baseline is not None:
-        lost |= np.isnan(one.numbers[baseline][asked])
-    for _, column in one.covariates:
-        lost |= column.missing[asked]
-    return np.asarray(lost)
-
-
-def _worst_columns(sets: Sequence[_Set], outcome: str, baseline: str | None, asked: Rows) -> str:
-    found: dict[str, int] = {}
-    for one in sets:
-        for name in [outcome, *([baseline] if baseline else [])]:
-            found[name] = max(found.get(name, 0), int(np.isnan(one.numbers[name][asked]).sum()))
-        for name, column in one.covariates:
-            found[name] = max(found.get(name, 0), int(column.missing[asked].sum()))
-    return few([f"{name} in {count}" for name, count in found.items() if count])
-
-
-def _groups(people: People, rows: Rows, design: TrialDesign, baseline: str | None, outcome: Outcome) -> tuple[list[Rows], str]:
-    c = design.columns
-    terms = [c.arm, *([baseline] if baseline else []), *(v.name for v in design.covariates)]
-    groups = [people.site[rows]]
-    random = f"(1|{c.site})"
-    if design.analysis.pair_effects == "random" and people.pair is not None:
-        groups = [people.pair[rows], people.site[rows]]
-        random = f"(1|{c.pair}) + (1|{c.site})"
-    elif design.analysis.pair_effects == "fixed":
-        terms.append(str(c.pair))
-    return groups, f"{outcome.name} ~ {' + '.join(terms)} + {random}"
-
-
-def _matrix(one: _Set, rows: Rows, arm: Array, baseline: str | None, people: People, design: TrialDesign) -> tuple[Array, list[str]]:
-    """Constant, arm, baseline, covariates by treatment contrasts, fixed pairs; the arm stands second, so it is never the column dropped."""
-    columns = [np.ones(len(rows)), arm]
-    names = ["(Intercept)", design.columns.arm]
-    if baseline is not None:
-        columns.append(one.numbers[baseline][rows])
-        names.append(baseline)
-    for name, column in one.covariates:
-        part = column.take(rows)
-        if part.levels is None:
-            columns.append(np.asarray(part.values, dtype=np.float64))
-            names.append(name)
-            continue
-        if len(part.levels) < 2:
-            # one level left: the term has no column, and that is said
-            columns.append(np.zeros(len(rows)))
-            names.append(name)
-        for k in range(1, len(part.levels)):
-            columns.append((part.values == k).astype(np.float64))
-            names.append(f"{name}{part.levels[k]}")
-    if design.analysis.pair_effects == "fixed" and people.pair is not None:
-        pair = people.pair[rows]
-        for k in np.unique(pair)[1:]:
-            columns.append((pair == k).astype(np.float64))
-            names.append(f"{design.columns.pair}{people.pairs[k]}")
-    return np.column_stack(columns), names
-
-
-def _sds(responses: Sequence[Array], sets: Sequence[_Set], rows: Rows, arm: Array, baseline: str | None, plan: _Plan) -> Array:
-    if plan.denominator == "none":
-        return np.ones(len(sets))
-    if plan.denominator == "baseline" and baseline is None:
-        raise InputError("the outcome has no baseline, so it cannot be divided by the baseline SD")
-    sd = np.array(
-        [
-            standard_deviation(y, arm, denominator=plan.denominator, baseline=None if baseline is None else one.numbers[baseline][rows])
-            for y, one in zip(responses, sets, strict=True)
-        ]
-    )
-    return np.full(len(sd), math.sqrt(float((sd**2).mean()))) if plan.scale == "all-sets" else sd
-
-
-def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequence[Rows]) -> list[Any]:
+def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequence[NDArray[np.intp]]) -> list[Any]:
     if len({x.shape[1] for x in matrices}) == 1:
         return reml.fit_sets(list(zip(matrices, responses, strict=True)), groups)
     # a category that is empty in some completed tables leaves their models one column shorter
@@ -525,23 +268,23 @@ def _row(done: _Done, plan: _Plan) -> dict[str, Any]:
     return row
 
 
-def _assemble(done: Sequence[_Done], data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, plan: _Plan) -> ITTResults:
+def _assemble(done: Sequence[_Done], data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, plan: _Plan, sd: str) -> ITTResults:
     m = len(tables)
     rows = [_row(one, plan) for one in done]
     p = np.array([row["p_value"] for row in rows])
-    adjusted = adjust_families(p, [one.outcome.family for one in done], design.analysis.multiplicity, on_missing="as_p1")
+    adjusted = adjust_families(p, [one.prepared.outcome.family for one in done], design.analysis.multiplicity, on_missing="as_p1")
     table = []
     for one, row, p_adjusted in zip(done, rows, adjusted, strict=True):
-        o = one.outcome
+        o = one.prepared.outcome
         table.append(
             {
                 "outcome": o.name, "level": o.level, "rank": o.rank, **row, "p_adjusted": float(p_adjusted),
-                "n": one.n, "clusters": sum(one.sites), "m": m,
+                "n": one.prepared.n, "clusters": sum(one.prepared.sites), "m": m,
             }
         )  # fmt: skip
     frame = pd.DataFrame(table, columns=list(COLUMNS)).astype({"outcome": "str", "level": "str", "rank": "str"})
-    problems = {one.outcome.name: one.reason for one in done if one.reason}
-    settings = {"design": design.digest, "inference": plan.inference, "conf_level": plan.conf_level, "sd": plan.scale, "m": m}
+    problems = {one.prepared.outcome.name: one.reason for one in done if one.reason}
+    settings = {"design": design.digest, "inference": plan.inference, "conf_level": plan.conf_level, "sd": sd, "m": m}
     earlier = getattr(data, "provenance", None)
     inputs = dict(earlier.inputs) if isinstance(earlier, Provenance) else ({"people": frame_digest(tables[0])} if m == 1 else {})
     return ITTResults(
@@ -557,7 +300,8 @@ def _assemble(done: Sequence[_Done], data: Any, tables: Sequence[pd.DataFrame], 
 
 
 def _detail(done: _Done, plan: _Plan) -> dict[str, Any]:
-    o, f = done.outcome, done.fits
+    one, f = done.prepared, done.fits
+    o = one.outcome
     nan = math.nan
     raw = raw_se = nan
     if f is not None:
@@ -572,27 +316,27 @@ def _detail(done: _Done, plan: _Plan) -> dict[str, Any]:
         "family": o.family,
         "type": o.type,
         "direction": o.direction,
-        "formula": done.formula,
+        "formula": one.formula,
         "inference": plan.inference,
         "denominator": plan.denominator,
         "sd": nan if f is None else float(f.sd.mean()),
         "raw_estimate": raw,
         "raw_std_error": raw_se,
-        "n_reference": done.arms[0],
-        "n_intervention": done.arms[1],
-        "clusters_reference": done.sites[0],
-        "clusters_intervention": done.sites[1],
-        "smallest_cluster": done.sizes[0],
-        "largest_cluster": done.sizes[1],
-        "observed": done.observed,
-        "left_out": done.missing,
+        "n_reference": one.arms[0],
+        "n_intervention": one.arms[1],
+        "clusters_reference": one.sites[0],
+        "clusters_intervention": one.sites[1],
+        "smallest_cluster": one.sizes[0],
+        "largest_cluster": one.sizes[1],
+        "observed": one.observed,
+        "left_out": one.lost,
         "singular": nan if f is None else float(f.singular.mean()),
         "df_low": nan if f is None else float(f.df.min()),
         "df_high": nan if f is None else float(f.df.max()),
         "site_variance": nan if f is None else float(f.site_variance.mean()),
         "pair_variance": nan if f is None else float(f.pair_variance.mean()),
         "residual_variance": nan if f is None else float(f.residual_variance.mean()),
-        "columns_left_out": ", ".join(done.left_out),
+        "columns_left_out": ", ".join(one.left_out),
         "problem": done.reason,
     }
 
@@ -601,7 +345,7 @@ def _notes(done: Sequence[_Done], data: Any, design: TrialDesign, plan: _Plan, m
     fitted = [one for one in done if one.fits is not None]
     notes = []
     if m == 1:
-        lost = [f"{one.outcome.name} {one.missing}" for one in done if one.missing]
+        lost = [f"{one.prepared.outcome.name} {one.prepared.lost}" for one in done if one.prepared.lost]
         notes.append(
             "Complete cases: one table, nothing imputed"
             + (f"; rows left out because a value is missing: {few(lost, 24)}." if lost else "; no value is missing.")
@@ -624,20 +368,20 @@ def _notes(done: Sequence[_Done], data: Any, design: TrialDesign, plan: _Plan, m
             f"{_pair_words(design)}; REML, {plan.inference} df {low:.1f} to {high:.1f}."
         )
     notes += _families_note(done, design)
-    singular = [f"{one.outcome.name} ({_of(one.fits, m)})" for one in fitted if one.fits is not None and one.fits.singular.any()]
+    singular = [f"{one.prepared.outcome.name} ({_of(one.fits, m)})" for one in fitted if one.fits is not None and one.fits.singular.any()]
     if singular:
         notes.append(f"A between-group variance is estimated at zero: {few(singular, 12)}.")
-    alone = [one.outcome.name for one in fitted if one.fits is not None and one.fits.status == "singletons"]
+    alone = [one.prepared.outcome.name for one in fitted if one.fits is not None and one.fits.status == "singletons"]
     if alone:
         notes.append(f"One person in every site, so least squares with df = n - p and no ICC: {few(alone, 12)}.")
-    dropped = {one.left_out: one.outcome.name for one in done if one.left_out}
+    dropped = {one.prepared.left_out: one.prepared.outcome.name for one in done if one.prepared.left_out}
     notes += [
         f"Covariate columns left out as constant or combinations of others ({name}, ...): {few(list(c))}." for c, name in dropped.items()
     ]
-    odd = [f"{one.outcome.name} ({one.outcome.type})" for one in fitted if one.outcome.type != "continuous"]
+    odd = [f"{one.prepared.outcome.name} ({one.prepared.outcome.type})" for one in fitted if one.prepared.outcome.type != "continuous"]
     if odd:
         notes.append(f"Analysed on their own scale by the linear model, as in the trial: {few(odd, 12)}.")
-    notes += [f"{one.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
+    notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
     return notes
 
 
@@ -661,7 +405,7 @@ def _families_note(done: Sequence[_Done], design: TrialDesign) -> list[str]:
         return ["p_adjusted equals p_value: no adjustment for several outcomes was declared."]
     families: dict[str, int] = {}
     for one in done:
-        families[one.outcome.family] = families.get(one.outcome.family, 0) + 1
+        families[one.prepared.outcome.family] = families.get(one.prepared.outcome.family, 0) + 1
     words = ", ".join(f"{name} ({count})" for name, count in families.items())
     missing = " An outcome that could not be analysed counts as p = 1." if any(one.reason for one in done) else ""
     return [f"p_adjusted: {method} inside each family: {words}.{missing}"]

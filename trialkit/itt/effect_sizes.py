@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from trialkit.door import InputError, nearest_word
 from trialkit.results import Result
@@ -243,7 +243,7 @@ def _noncentral_t_limits(t: float, df: float, conf_level: float) -> tuple[float,
 
     def solve(probability: float) -> float:
         def gap(nc: float) -> float:
-            return float(stats.nct.cdf(t, df, nc)) - probability
+            return float(special.nctdtr(df, nc, t)) - probability
 
         width = 2.0
         while gap(t - width) < 0 or gap(t + width) > 0:
