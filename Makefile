@@ -32,9 +32,9 @@ types: $(STAMP)
 
 check: lint types test
 
-# the slower tier: stored results in tests/calibration/results/ are made again and compared
+# the slower tier: many more problems against oracles; stored simulation results are made again and compared
 calibration: $(STAMP)
-	$(BIN)/python -m pytest -m slow tests/calibration
+	$(BIN)/python -m pytest -m slow
 
 # the shipped data sets, made again from their scenario
 synthetic: $(STAMP)

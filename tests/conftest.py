@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# the same examples each time: a failure is a change, never chance. `--hypothesis-profile=search` looks for new ones
+settings.register_profile("everyday", derandomize=True, deadline=None, database=None)
+settings.register_profile("search", deadline=None, max_examples=2_000)
+settings.load_profile("everyday")
 
 # before the first test imports NumPy
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
