@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -20,7 +21,7 @@ import pandas as pd
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, frame_digest, write_whole
 from trialkit.report import words
-from trialkit.report.baseline import baseline_table
+from trialkit.report.baseline import Baseline, baseline_table
 from trialkit.report.figures.canvas import Picture
 from trialkit.report.flow import participant_flow
 from trialkit.report.layout import Layout, Row
@@ -168,13 +169,16 @@ def report(
     sections: list[Section] = []
     if design is not None:
         sections.append(_design(design))
+    baseline = None
+    if people is not None and design is not None:
+        baseline = baseline_table(people, design, sites=sites, allocation=allocation)
     if allocation is not None:
-        sections.append(_allocation(allocation, design, sites, people, picture))
+        sections.append(_allocation(allocation, design, sites, people, baseline, picture))
     if power is not None:
         sections.append(_power(power, picture))
-    if people is not None and design is not None:
+    if people is not None and design is not None and baseline is not None:
         sections.append(_flow(results, people, design, sites, allocation, picture))
-        sections.append(_baseline(people, design, sites, allocation))
+        sections.append(Section("baseline", "Baseline", tuple(_table(baseline.layout()))))
         sections.append(_missing(people, design, picture))
     if imputations is not None:
         sections.append(_imputation(imputations, design, picture))
@@ -311,7 +315,7 @@ def _outcomes(design: TrialDesign) -> Layout:
     return Layout(heads, tuple(rows), "lllllll")
 
 
-def _allocation(allocation: Any, design: TrialDesign | None, sites: Any, people: Any, picture: Any) -> Section:
+def _allocation(allocation: Any, design: TrialDesign | None, sites: Any, people: Any, baseline: Baseline | None, picture: Any) -> Section:
     plan, seed = getattr(allocation, "plan", None), getattr(allocation, "seed", None)
     frame = allocation.frame
     arms = words.joined(
@@ -341,10 +345,7 @@ def _allocation(allocation: Any, design: TrialDesign | None, sites: Any, people:
     if balance is not None:
         from trialkit.report.figures.balance import plot_love
 
-        table = None
-        if people is not None and design is not None:
-            table = baseline_table(people, design, sites=sites, allocation=allocation)
-        blocks += [*_table(balance), picture(plot_love(allocation, baseline=table))]
+        blocks += [*_table(balance), picture(plot_love(allocation, baseline=baseline))]
     if sites is not None and "pair" in frame.columns and frame["pair"].notna().any():
         from trialkit.report.figures.balance import plot_pairs
 
@@ -423,11 +424,6 @@ def _flow(results: Any, people: pd.DataFrame, design: TrialDesign, sites: Any, a
         blocks += _table(attendance)
     blocks.append(Block("folded", text="Every count of the flow, both arms together", html=_safe(flow.layout().to_html())))
     return Section("flow", "Participant flow", tuple(blocks))
-
-
-def _baseline(people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any) -> Section:
-    table = baseline_table(people, design, sites=sites, allocation=allocation)
-    return Section("baseline", "Baseline", tuple(_table(table.layout())))
 
 
 def _missing(people: pd.DataFrame, design: TrialDesign, picture: Any) -> Section:
@@ -578,5 +574,5 @@ def _render(title: str, under: str, lead: str, sections: list[Section]) -> str:
         style=style,
         foot=f"Made with trialkit {__version__}. This page loads nothing from anywhere.",
     )
-    # control characters in a label would make the page ill-formed
-    return "".join(c for c in page if c in "\n\t" or (c.isprintable() or ord(c) >= 0xA0))
+    # control characters and lone surrogates in a label would make the page ill-formed, and turned text would mislead
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]", "", page)

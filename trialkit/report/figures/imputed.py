@@ -11,7 +11,7 @@ import pandas as pd
 from trialkit.door import InputError
 from trialkit.report.figures.canvas import ALARM, FONT_SIZE, INK, SOFT, Picture, clean, look, minus, new_figure, number, panel_title
 
-_SETS = 50  # more sets than this draw the same line
+_SETS = 20  # more sets than this draw the same line
 
 
 def can_compare(imputations: Any) -> bool:

@@ -102,9 +102,8 @@ def plot_trace(
                 )
             )
             part = data[data["variable"] == variable]
-            for chain in keep:
-                line = part[part["chain"] == chain].sort_values("iteration")
-                ax.plot(line["iteration"], line["value"], color=REFERENCE, lw=0.7, alpha=0.4)
+            wide = part.pivot(index="iteration", columns="chain", values="value")
+            ax.plot(wide.index.to_numpy(), wide.to_numpy(), color=REFERENCE, lw=0.7, alpha=0.4)
             name = clean((labels or {}).get(variable, variable))
             ax.set_title(panel_title(name, cell - 0.48, FONT_SIZE - 1.5), fontsize=FONT_SIZE - 1.5, color=INK, pad=3)
             ax.tick_params(labelsize=FONT_SIZE - 2.5, pad=1.5, length=2)
