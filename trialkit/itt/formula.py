@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 from trialkit.door import InputError, printable
@@ -103,6 +104,13 @@ def parse(text: str) -> Formula:
         ...
     trialkit.door.InputError: the formula 'y ~ log(x)': log(...) is not evaluated. Make the column first, e.g. frame["log_x"], and name it.
     """
+    if not isinstance(text, str):
+        raise InputError(f"a formula is text such as 'y ~ arm + (1|site)', not {type(text).__name__}.")
+    return _parsed(text)
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> Formula:
     return _Parser(text).formula()
 
 
@@ -116,8 +124,6 @@ class _Sum:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        if not isinstance(text, str):
-            raise InputError(f"a formula is text such as 'y ~ arm + (1|site)', not {type(text).__name__}.")
         self.text = text
         self.order: dict[Variable, int] = {}
         self.groups: list[tuple[str, ...]] = []

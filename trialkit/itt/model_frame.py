@@ -163,7 +163,9 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return Column(np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(np.intp), ("FALSE", "TRUE"))
     if pd.api.types.is_numeric_dtype(kind):
-        numbers = np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+        # plain dtypes have no missing marker of their own, and looking for one costs more than the copy
+        plain = isinstance(kind, np.dtype)
+        numbers = np.array(column.array, dtype=np.float64) if plain else column.to_numpy(dtype=np.float64, na_value=np.nan)
         if np.isinf(numbers).any():
             row = int(np.flatnonzero(np.isinf(numbers))[0])
             raise InputError(f"row {row + 2}, column {name!r}: an infinite number cannot be analysed. Correct it or leave it empty.")
