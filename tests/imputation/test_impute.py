@@ -340,3 +340,67 @@ def test_progress_is_told(people: pd.DataFrame) -> None:
     said: list[tuple[int, int]] = []
     impute(people, DESIGN, seed=1, m=3, iterations=1, progress=lambda done, total: said.append((done, total)))
     assert said[-1] == (3, 3)
+
+
+def scale_trial(seed: int = 1, n: int = 200) -> pd.DataFrame:
+    """A scale of four 1-5 items, its score their mean when at least three are answered."""
+    rng = np.random.default_rng(seed)
+    people = small_trial(seed=seed, n=n, missing=0.0)[["person", "site", "arm", "mood_0", "smoker"]]
+    under = (people["mood_0"] - 50) / 14
+    for k in range(4):
+        people[f"calm_i{k}"] = np.clip(np.round(3 + 0.7 * under + rng.normal(scale=0.8, size=n) + 0.3 * k), 1, 5)
+        people.loc[rng.random(n) < 0.15, f"calm_i{k}"] = np.nan
+    people.loc[rng.random(n) < 0.15, [f"calm_i{k}" for k in range(4)]] = np.nan
+    items = people[[f"calm_i{k}" for k in range(4)]]
+    people["calm"] = items.mean(axis=1).where(items.notna().sum(axis=1) >= 3).round(4)
+    people["calm_0"] = 3 + 0.5 * under + rng.normal(scale=0.5, size=n)
+    people.loc[rng.random(n) < 0.1, "calm_0"] = np.nan
+    return people
+
+
+ITEMS = [f"calm_i{k}" for k in range(4)]
+SCALE = TrialDesign(
+    outcomes=[{"name": "calm", "items": ITEMS}, {"name": "mood_0", "has_baseline": False}], imputation={"m": 5, "iterations": 4}
+)
+
+
+def test_scores_equal_their_items_in_every_completed_row() -> None:
+    people = scale_trial()
+    sets = impute(people, SCALE, seed=1, items=True)
+    lost = people["calm"].isna()
+    assert lost.any()
+    for completed in sets:
+        assert completed["calm"].notna().all()
+        np.testing.assert_allclose(completed.loc[lost, "calm"], completed.loc[lost, ITEMS].mean(axis=1), rtol=1e-12)
+        assert set(np.unique(completed.loc[lost, ITEMS])) <= {1.0, 2.0, 3.0, 4.0, 5.0}
+        for name in ["calm", *ITEMS]:
+            seen = people[name].notna()
+            assert completed.loc[seen, name].tolist() == people.loc[seen, name].tolist()
+        # a person whose score is observed keeps the gaps of single items: the score is what was declared
+        assert completed.loc[~lost, ITEMS].equals(people.loc[~lost, ITEMS])
+    assert "mean of its 4 items" in set(sets.frame["method"])
+    summed = people.assign(calm=people[ITEMS].sum(axis=1, skipna=False))
+    sets = impute(summed, SCALE, seed=1, m=2, items=True)
+    assert sets[1]["calm"].equals(sets[1][ITEMS].sum(axis=1))
+
+
+def test_answered_items_inform_the_score() -> None:
+    """People with two of four items answered: the score through the items is nearer the truth than the score by itself."""
+    people = scale_trial(seed=3, n=400)
+    rng = np.random.default_rng(1)
+    whole = people.dropna(subset=[*ITEMS, "calm_0"]).reset_index(drop=True)
+    gaps = whole.copy()
+    half = rng.random(len(whole)) < 0.4
+    gaps.loc[half, ["calm", "calm_i0", "calm_i3"]] = np.nan
+    error = {}
+    for items in (True, False):
+        sets = impute(gaps, SCALE, seed=2, m=20, items=items)
+        mean = np.mean([s.loc[half, "calm"] for s in sets], axis=0)
+        error[items] = float(np.mean((mean - whole.loc[half, "calm"]) ** 2))
+    assert error[True] < 0.7 * error[False]
+
+
+def test_a_score_that_its_items_do_not_make_is_refused() -> None:
+    people = scale_trial()
+    with pytest.raises(InputError, match="neither the mean nor the sum"):
+        impute(people.assign(calm_i0=6 - people["calm_i0"]), SCALE, seed=1, items=True)

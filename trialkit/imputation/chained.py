@@ -17,8 +17,8 @@ from trialkit.door import InputError, cell_text, few, frame_digest, nearest_word
 from trialkit.imputation import model as modelling
 from trialkit.imputation import variables as variables_
 from trialkit.imputation.imputations import Cells, Imputations
-from trialkit.imputation.model import Event, Model
-from trialkit.imputation.variables import WHERE, Variable
+from trialkit.imputation.model import Event, Model, Score
+from trialkit.imputation.variables import WHERE, Column, Variable
 from trialkit.results import Provenance
 
 Array = NDArray[np.float64]
@@ -50,6 +50,7 @@ def impute(
     m: int | None = None,
     iterations: int | None = None,
     by_arm: bool | None = None,
+    items: bool = False,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     site_level: Sequence[str] = (),
     site_prior: str | float = "uniform",
@@ -76,6 +77,10 @@ def impute(
         change a bit.
     m, iterations, by_arm : optional
         Override the design's.
+    items : bool, default False
+        Impute a scale score through the items the design declares: in every row whose score is missing its items are imputed and the
+        score is their mean (or sum, whichever the observed scores are), in every iteration and completed set. Where the score is observed
+        nothing is touched. False imputes the score itself, which is much faster and about as good unless many people skip single items.
     bounds : mapping of column to (low, high), optional
         Limits of a continuous column's imputed values, kept by drawing from the truncated normal, not by clipping.
     site_level : sequence of str
@@ -126,7 +131,7 @@ def impute(
     bounds = dict(bounds or {})
     _check_settings(m, iterations, seed, site_prior, rows_per_predictor, jobs)
     base, note = _population(people, design)
-    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level)
+    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items)
 
     cells: dict[str, Cells] = {}
     parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
@@ -140,9 +145,9 @@ def impute(
         log += [(group.label, e) for e in (*skipped, *built.events)]
         if built.incomplete:
 
-            def report(chains: int, done: int = done) -> None:
+            def report(chains: int, before: int = done) -> None:
                 if progress is not None:
-                    progress(done + chains, total)
+                    progress(before + chains, total)
 
             draws = _run(built.problem, seed, group.key, m, iterations, jobs, report)
             log += [
@@ -153,11 +158,17 @@ def impute(
                 for name, count in draws.repaired.items()
                 if count
             ]
-            log += _collect(built, draws, group, parts, rows_of_frame, traces, m)
-            recommended = max(recommended, _recommend(built, draws, group, m))
-        for name, (rows, values) in built.known.items():
+            found = _collect(built, draws, group)
+            log += [(group.label, e) for e in found.events]
+            rows_of_frame += found.rows
+            traces |= found.traces
+            recommended = max(recommended, _recommend(built, found, group, m))
+            for name, (at, values, labels) in found.cells.items():
+                if len(at):
+                    parts.setdefault(name, []).append((group.rows[at], values, labels))
+        for name, (at, known) in built.known.items():
             column = next(c for c in built.columns if c.name == name)
-            parts.setdefault(name, []).append((group.rows[rows], np.repeat(values[None], m, axis=0), column.labels))
+            parts.setdefault(name, []).append((group.rows[at], np.repeat(known[None], m, axis=0), column.labels))
         done += m
     for name in base.columns:
         if name in parts:
@@ -171,6 +182,7 @@ def impute(
         "m": m,
         "iterations": iterations,
         "by_arm": by_arm,
+        "items": items,
         "bounds": {k: list(v) for k, v in bounds.items()},
         "site_level": list(site_level),
         "site_prior": site_prior,
@@ -240,7 +252,13 @@ def _population(people: pd.DataFrame, design: TrialDesign) -> tuple[pd.DataFrame
 
 
 def _groups(
-    base: pd.DataFrame, design: TrialDesign, *, by_arm: bool, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str]
+    base: pd.DataFrame,
+    design: TrialDesign,
+    *,
+    by_arm: bool,
+    bounds: Mapping[str, tuple[float, float]],
+    site_level: Sequence[str],
+    items: bool,
 ) -> tuple[list[_Group], list[Event]]:
     c = design.columns
     events: list[Event] = []
@@ -281,7 +299,7 @@ def _groups(
         if rater is not None and not design.for_rater(rater):
             events.append(Event("not asked", kind, f"no outcome is asked of {c.rater} = {kind}: these rows are left as they are"))
             continue
-        variables = tuple(variables_.of_design(design, rater, bounds, site_level))
+        variables = tuple(variables_.of_design(design, rater, bounds=bounds, site_level=site_level, items=items))
         seen |= {v.name for v in variables}
         why = "by the imputation model"
         require_columns(base, [v.name for v in variables], where=WHERE, why=why)
@@ -335,7 +353,7 @@ def _model(
         replace(c, variable=replace(c.variable, partner=c.variable.partner if c.variable.partner in present else None)) for c in columns
     ]
     if all(not c.missing.any() for c in columns):
-        return Model(tuple(columns), (), gibbs.Problem(np.empty((0, 0)), group.site, ()), {}, ()), skipped
+        return Model(tuple(columns), (), gibbs.Problem(np.empty((0, 0)), group.site, ()), {}, (), ()), skipped
     return modelling.build(columns, group.site, group.arm, site_prior=site_prior, rows_per_predictor=rows_per_predictor), skipped
 
 
@@ -381,17 +399,19 @@ def _one_thread(problem: gibbs.Problem, seeds: Sequence[np.random.SeedSequence],
         return gibbs.run(problem, seeds, iterations)
 
 
-def _collect(
-    built: Model,
-    draws: gibbs.Draws,
-    group: _Group,
-    parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]],
-    rows: list[dict[str, Any]],
-    traces: dict[tuple[str, str], Array],
-    m: int,
-) -> list[tuple[str, Event]]:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one group's run gave, on the scale of the data."""
+
+    cells: dict[str, tuple[Ints, Array, tuple[Any, ...]]]  # column -> positions in the group, values (m, q), labels
+    rows: list[dict[str, Any]]  # of the diagnostics
+    traces: dict[tuple[str, str], Array]
+    events: list[Event]
+
+
+def _collect(built: Model, draws: gibbs.Draws, group: _Group) -> _Found:
     """Cells, diagnostics and complaints of one group."""
-    log: list[tuple[str, Event]] = []
+    found = _Found({}, [], {}, [])
     mixed = [convergence(trace) for trace in (draws.mean, draws.sd, draws.icc)]
     for k, (column, target) in enumerate(zip(built.incomplete, built.problem.targets, strict=True)):
         values, at = draws.values[column.name], np.flatnonzero(column.missing)
@@ -399,41 +419,61 @@ def _collect(
             values = values[:, np.searchsorted(target.missing, group.site[at])]
         scale, shift = 1.0, 0.0
         if target.kind == "normal":
-            shift, scale = column.coding()[:, 0]
-            values = shift + scale * values
-            low, high = column.variable.bounds
-            values = np.clip(values, low, high)  # the last bit of the change of scale, no more
-        parts.setdefault(column.name, []).append((group.rows[at], values, column.labels))
+            shift, scale = column.location_scale()
+            # the limits once more: the last bit of the change of scale, no more
+            values = np.clip(shift + scale * values, *column.variable.bounds)
+        found.cells[column.name] = (at, values, column.labels)
         trace = np.stack([shift + scale * draws.mean[:, k], scale * draws.sd[:, k], draws.icc[:, k]])
-        traces[group.label, column.name] = trace
-        keep = slice(len(trace[0]) // 2, None)
-        seen = column.values[~column.missing]
+        found.traces[group.label, column.name] = trace
         method = modelling.METHOD[target.kind]
-        row = {
-            "group": group.label,
-            "variable": column.name,
-            "method": method.replace("two-level", "site-level") if column.site_level else method,
-            "missing": len(at),
-            "observed": len(seen),
-            "share": len(at) / len(column.values),
-            "predictors": len(target.predictors),
-            "icc": float(trace[2][keep].mean()) if not column.site_level else np.nan,
-            "observed_mean": float(seen.mean()),
-            "imputed_mean": float(values.mean()),
-        }
+        row = _described(group, column, method.replace("two-level", "site-level") if column.site_level else method, values)
+        row["predictors"] = len(target.predictors)
+        row["icc"] = np.nan if column.site_level else float(trace[2][len(trace[2]) // 2 :].mean())
         for name, judged in zip(("mean", "sd", "icc"), mixed, strict=True):
             row[f"r_hat_{name}"] = float(judged.r_hat[k])
             row[f"ess_{name}"] = float(judged.ess[k])
-        rows.append(row)
+        found.rows.append(row)
         worst = np.nanmax([row["r_hat_mean"], row["r_hat_sd"], 0.0])
         if worst > _R_HAT:
-            log.append(
-                (
-                    group.label,
-                    Event("not converged", column.name, f"R-hat {worst:.2f} after {draws.mean.shape[0]} iterations: give more iterations"),
-                )
-            )
-    return log
+            detail = f"R-hat {worst:.2f} after {draws.mean.shape[0]} iterations: give more iterations"
+            found.events.append(Event("not converged", column.name, detail))
+    for score in built.scores:
+        _add_up(score, found, group)
+    return found
+
+
+def _add_up(score: Score, found: _Found, group: _Group) -> None:
+    """A score's missing cells from its items; items of people whose score is observed are left as they are."""
+    m = len(next(iter(found.cells.values()))[1])
+    total = np.zeros((m, len(score.rows)))
+    for item in score.items:
+        ratings = np.repeat(modelling.ratings(item)[None], m, axis=0)
+        if item.name in found.cells:
+            at, values, labels = found.cells[item.name]
+            ratings[:, at] = np.array(labels, dtype=float)[values.astype(np.intp)] if labels else values
+            mine = np.isin(at, score.rows)
+            found.cells[item.name] = (at[mine], values[:, mine], labels)
+        total += ratings[:, score.rows]
+    values = total / len(score.items) if score.factor != 1 else total
+    found.cells[score.column.name] = (score.rows, values, ())
+    how = "mean" if score.factor != 1 else "sum"
+    found.rows.append(_described(group, score.column, f"{how} of its {len(score.items)} items", values))
+
+
+def _described(group: _Group, column: Column, method: str, values: Array) -> dict[str, Any]:
+    seen = column.values[~column.missing]
+    return {
+        **dict.fromkeys(_COLUMNS, np.nan),
+        "group": group.label,
+        "variable": column.name,
+        "method": method,
+        "missing": values.shape[1],
+        "observed": len(seen),
+        "share": values.shape[1] / len(column.values),
+        "predictors": 0,
+        "observed_mean": float(seen.mean()),
+        "imputed_mean": float(values.mean()),
+    }
 
 
 def _join(parts: list[tuple[Ints, Array, tuple[Any, ...]]]) -> Cells:
@@ -451,28 +491,24 @@ def _join(parts: list[tuple[Ints, Array, tuple[Any, ...]]]) -> Cells:
     return Cells(rows[order], np.ascontiguousarray(np.concatenate(values, axis=1)[:, order]), tuple(labels))
 
 
-def _recommend(built: Model, draws: gibbs.Draws, group: _Group, m: int) -> int:
+def _recommend(built: Model, found: _Found, group: _Group, m: int) -> int:
     """Von Hippel's m for the arm difference in each outcome's mean (site-robust variance): a guide before any model is fitted."""
     most = 0
     if np.ptp(group.treated) == 0:
         return 0
-    for column in built.incomplete:
-        if column.variable.role != "outcome" or column.categorical or column.site_level:
+    for column in built.columns:
+        if column.variable.role != "outcome" or column.categorical or column.site_level or column.name not in found.cells:
             continue
+        at, drawn, _ = found.cells[column.name]
         y = np.repeat(column.values[None], m, axis=0)
-        drawn = draws.values[column.name]
-        if column.type == "continuous":
-            mean, sd = column.coding()[:, 0]
-            drawn = mean + sd * drawn
-        y[:, column.missing] = drawn
+        y[:, at] = drawn
         estimate, variance = np.zeros(m), np.zeros(m)
         sites = np.zeros(2)
         for a in (0.0, 1.0):
             rows = group.treated == a
             part = y[:, rows]
             centre = part.mean(axis=1)
-            _, code = np.unique(group.site[rows], return_inverse=True)
-            start = np.flatnonzero(np.diff(code, prepend=-1))
+            start = np.flatnonzero(np.diff(group.site[rows], prepend=-1))
             totals = np.add.reduceat(part - centre[:, None], start, axis=1)
             sites[int(a)] = len(start)
             estimate += (2 * a - 1) * centre

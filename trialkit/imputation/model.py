@@ -56,6 +56,7 @@ class Model:
     incomplete: tuple[Column, ...]
     problem: gibbs.Problem
     known: dict[str, tuple[Ints, Array]]
+    scores: tuple[Score, ...]
     events: tuple[Event, ...]
 
 
@@ -106,11 +107,65 @@ def build(
     incomplete = sorted((c for c in ready if c.missing.any()), key=lambda c: (int(c.missing.sum()), c.name))
     targets = []
     for column in incomplete:
+        if column.variable.items:
+            continue  # follows from its items
         predictors = _predictors(column, ready, matrix, correlation, site, arm is not None, rows_per_predictor, events)
         targets.append(_target(column, matrix.place[column.name], predictors, site, site_prior))
     z = np.where(np.isnan(matrix.z), 0.0, matrix.z)
+    scores = tuple(_score(c, ready, matrix) for c in incomplete if c.variable.items)
+    matrix.derived += [s.rule for s in scores]
     problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived))
-    return Model(tuple(ready), tuple(incomplete), problem, known, tuple(events))
+    drawn = tuple(c for c in incomplete if not c.variable.items)
+    return Model(tuple(ready), drawn, problem, known, scores, tuple(events))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A scale score that follows from its items: in `rows`, `factor` times the sum of the items."""
+
+    column: Column
+    items: tuple[Column, ...]
+    rows: Ints
+    factor: float
+    rule: gibbs.Sum
+
+
+def _score(column: Column, columns: Sequence[Column], matrix: _Matrix) -> Score:
+    """The rule by which a score's missing cells follow from its items."""
+    items = tuple(next(c for c in columns if c.name == name) for name in column.variable.items)
+    answers = np.stack([ratings(c) for c in items])
+    whole = ~np.isnan(answers).any(axis=0) & ~column.missing
+    if not whole.any():
+        raise InputError(f"{WHERE}: nobody has {column.name!r} and all its items, so its scoring cannot be read from the data.")
+    seen, total = column.values[whole], answers[:, whole].sum(axis=0)
+    # published scores are rounded, so a hundredth of an SD is no contradiction
+    near = 0.01 * max(float(np.std(column.values[~column.missing])), 1e-12) + 1e-9
+    factor = next((f for f in (1 / len(items), 1.0) if np.abs(seen - f * total).max() <= near), None)
+    if factor is None:
+        raise InputError(
+            f"{WHERE}: {column.name!r} is neither the mean nor the sum of its items ({few([c.name for c in items])}). Correct the items in "
+            "the design (reverse-scored ones need their reversed column), or impute with items=False."
+        )
+    mean, sd = column.location_scale()
+    place = [c.location_scale() for c in items]
+    rule = gibbs.Sum(
+        sources=np.concatenate([matrix.place[c.name] for c in items]),
+        weights=np.array([factor * s / sd for _, s in place]),
+        offset=(factor * sum(centre for centre, _ in place) - mean) / sd,
+        column=int(matrix.place[column.name][0]),
+        rows=np.flatnonzero(column.missing),
+    )
+    return Score(column, items, rule.rows, factor, rule)
+
+
+def ratings(column: Column) -> Array:
+    """An item's numbers (n,), NaN where missing."""
+    if not column.categorical:
+        return column.values
+    out = np.full(len(column.values), np.nan)
+    seen = ~column.missing
+    out[seen] = np.array(column.labels, dtype=float)[column.values[seen].astype(np.intp)]
+    return out
 
 
 def _settle_site_level(column: Column, site: Ints, known: dict[str, tuple[Ints, Array]], events: list[Event]) -> Column:
@@ -243,9 +298,13 @@ def _predictors(
     if variable.partner in matrix.place:
         ordered.append((variable.partner, matrix.place[variable.partner], True))
         mean = f"(site mean of {variable.partner})"
-        if variable.role == "outcome" and mean in matrix.place:
+        if variable.role in ("outcome", "item") and mean in matrix.place:
             ordered.append((mean, matrix.place[mean], True))
-    others = [c for c in columns if c.name not in (column.name, variable.partner)]
+    # an item predicts its sister items only, and never meets its own score; all others see scores
+    sisters = [c for c in columns if variable.scale is not None and c.variable.scale == variable.scale and c.name != column.name]
+    ordered += [(c.name, matrix.place[c.name], True) for c in sisters]
+    out_of_reach = {column.name, variable.partner, variable.scale, *(c.name for c in columns if c.variable.role == "item")}
+    others = [c for c in columns if c.name not in out_of_reach]
     covariates = [c for c in others if c.variable.role == "covariate"]
     rest = [c for c in others if c.variable.role != "covariate"]
 
@@ -261,7 +320,8 @@ def _predictors(
     forced = len(base) + sum(len(at) for _, at, keep in ordered if keep)
     if forced > limit:
         # even the covariates of the analysis model are too many: they compete by correlation too
-        head = [entry for entry in ordered if entry[0] in (variable.partner, f"(site mean of {variable.partner})")]
+        near = {variable.partner, f"(site mean of {variable.partner})", *(c.name for c in sisters)}
+        head = [entry for entry in ordered if entry[0] in near]
         ranked = sorted(covariates + rest, key=lambda c: (-strength(c), c.name))
         ordered = head + [(c.name, matrix.place[c.name], False) for c in ranked]
     chosen: list[int] = list(base)

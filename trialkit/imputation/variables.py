@@ -21,6 +21,8 @@ TYPES: tuple[str, ...] = ("continuous", "count", "binary", "ordinal", "nominal")
 WHERE = "the participants' table"
 # a covariate of more levels than this enters other models as one score, not as dummies
 _MOST_DUMMIES = 5
+# an item of more distinct values than this is imputed as a number
+_MOST_RATINGS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Variable:
         Limits for imputed values of a continuous variable, reached by truncated draws.
     site_level : bool or None
         One value a site. None: read from the data.
+    items : tuple of str
+        The columns this scale score is the mean or sum of, when it is to be imputed through them.
+    scale : str or None
+        Of an item: the score it belongs to.
     """
 
     name: str
@@ -53,6 +59,8 @@ class Variable:
     partner: str | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
     site_level: bool | None = None
+    items: tuple[str, ...] = ()
+    scale: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +103,20 @@ class Column:
         if self.dummies:
             return np.asarray(np.eye(len(self.labels))[:, 1:])
         if self.categorical:
-            codes = np.arange(len(self.labels), dtype=float)
-            seen = self.values[~self.missing]
-            return np.asarray(((codes - seen.mean()) / seen.std())[:, None])
+            # an item's own numbers, so that a score is a sum of columns; ranks of any other category
+            worth = np.array(self.labels if self.variable.role == "item" else range(len(self.labels)), dtype=float)
+            seen = worth[self.values[~self.missing].astype(np.intp)]
+            return np.asarray(((worth - seen.mean()) / seen.std())[:, None])
         seen = self.values[~self.missing]
         return np.array([[seen.mean()], [seen.std(ddof=1)]])
+
+    def location_scale(self) -> tuple[float, float]:
+        """Mean and SD by which a number, or an item's ratings, are standardised in the design matrix."""
+        seen = self.values[~self.missing]
+        if self.categorical:
+            worth = np.array(self.labels, dtype=float)[seen.astype(np.intp)]
+            return float(worth.mean()), float(worth.std())
+        return float(seen.mean()), float(seen.std(ddof=1))
 
     def coded(self) -> Array:
         """(n, k) columns of the design matrix, NaN where missing."""
@@ -114,9 +131,9 @@ class Column:
 
 
 def of_design(
-    design: TrialDesign, rater: str | None, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str]
+    design: TrialDesign, rater: str | None, *, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str], items: bool
 ) -> list[Variable]:
-    """The variables asked of one kind of person: both waves of every outcome, covariates, auxiliaries."""
+    """The variables asked of one kind of person: both waves of every outcome, with `items` its items, covariates, auxiliaries."""
     out: dict[str, Variable] = {}
 
     def add(variable: Variable) -> None:
@@ -127,9 +144,11 @@ def of_design(
     for o in design.outcomes:
         if o.rater is None or o.rater == rater or design.columns.rater is None:
             before = o.baseline if o.has_baseline else None
-            add(Variable(o.name, o.type, "outcome", partner=before))
+            add(Variable(o.name, o.type, "outcome", partner=before, items=o.items if items else ()))
             if before is not None:
                 add(Variable(before, o.type, "baseline", partner=o.name))
+            for item in o.items if items else ():
+                add(Variable(item, None, "item", partner=before, scale=o.name))
     for v in design.covariates:
         kind: Type = "nominal" if v.type == "categorical" else v.type
         add(Variable(v.name, kind, "covariate", levels=v.levels))
@@ -155,7 +174,7 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
             f"{WHERE}: the column {name!r} has no observed value{whom}, so nothing can be learned about it. Correct the column, or take it "
             "out of the design."
         )
-    kind = variable.type or _kind(raw, lost)
+    kind = variable.type or (_item_kind(frame, variable) if variable.role == "item" else _kind(raw, lost))
     if kind in ("continuous", "count"):
         values = door.numbers(frame, name, where=WHERE)
         labels: tuple[Any, ...] = ()
@@ -167,7 +186,7 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
                 "categorical."
             )
         if kind != "binary" and len(labels) == 2:
-            kind = "binary"
+            kind = "ordinal" if variable.role == "item" else "binary"
     seen = values[~np.isnan(values)]
     if lost.any() and np.ptp(seen) == 0:
         raise InputError(
@@ -175,7 +194,7 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
             f"({few([labels[0] if labels else seen[0]])}), so no model can be fitted to it. Fill it in, or take it out of the design."
         )
     level = variable.site_level if variable.site_level is not None else _one_value_a_site(values, site)
-    dummies = bool(labels) and (kind == "nominal" or len(labels) <= _MOST_DUMMIES)
+    dummies = bool(labels) and variable.role != "item" and (kind == "nominal" or len(labels) <= _MOST_DUMMIES)
     return Column(variable, kind, values, labels, level, dummies)
 
 
@@ -188,6 +207,12 @@ def _kind(raw: pd.Series[Any], lost: NDArray[np.bool_]) -> Type:
     if any(isinstance(v, str) for v in cells):
         return "binary" if distinct <= 2 else "nominal"
     return "binary" if distinct <= 2 else "continuous"
+
+
+def _item_kind(frame: pd.DataFrame, variable: Variable) -> Type:
+    """An item is a rating of few values, or a number."""
+    values = door.numbers(frame, variable.name, where=WHERE)
+    return "ordinal" if len(np.unique(values[~np.isnan(values)])) <= _MOST_RATINGS else "continuous"
 
 
 def _codes(raw: pd.Series[Any], lost: NDArray[np.bool_], variable: Variable, kind: str) -> tuple[Array, tuple[Any, ...]]:
@@ -223,6 +248,8 @@ def _one_value_a_site(values: Array, site: NDArray[np.intp]) -> bool:
     seen = ~np.isnan(values)
     if not seen.any():
         return False
-    table = pd.Series(values[seen]).groupby(site[seen]).agg(["min", "max", "size"])
-    pairs = table[table["size"] >= 2]
-    return len(pairs) >= 5 and bool((pairs["min"] == pairs["max"]).all()) and pairs["min"].nunique() > 1
+    order = np.argsort(site[seen], kind="stable")
+    x, start = values[seen][order], np.flatnonzero(np.diff(site[seen][order], prepend=-1))
+    low, high = np.minimum.reduceat(x, start), np.maximum.reduceat(x, start)
+    several = np.diff(start, append=len(x)) >= 2
+    return bool(several.sum() >= 5 and (low == high)[several].all() and np.ptp(low[several]) > 0)
