@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -242,15 +243,12 @@ def orthonormal_basis(X: Array, root: Array | None) -> Basis:
     if not np.all(norms > 0):
         raise ValueError("X has a column of zeros, or a second constant; see independent_columns")
     work /= norms
-    try:
-        factor = np.linalg.cholesky(work.T @ work)
-        pivots = factor.diagonal()
-        good = bool(pivots.min() > 1e-3)
-    except np.linalg.LinAlgError:
-        good = False
+    factor, failed = lapack.dpotrf(work.T @ work, lower=1, clean=1)
+    pivots = factor.diagonal()
+    good = not failed and bool(pivots.min() > 1e-3)
     space = np.empty((n, p + 1), order="F")
     if good:
-        inverse = np.linalg.inv(factor).T
+        inverse = lapack.dtrtri(factor, lower=1)[0].T
         np.matmul(work, inverse, out=space[:, :p])
     else:  # nearly collinear: Householder keeps Q orthonormal where cross-products would not
         space[:, :p], R = np.linalg.qr(work)

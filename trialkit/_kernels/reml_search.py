@@ -94,7 +94,7 @@ class _Inside:
 def _newton_one(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> _Inside:
     """Newton's method for the zero of the slope in t, kept inside the scan's cell where its sign changes; S data sets in step.
 
-    `slopes` (S, G) are those of the scan. The last step is taken on trust: it is below 1e-8 of t, and the next would be about its square.
+    `slopes` (S, G) are those of the scan. The last step is taken on trust: it is below 1e-7 of t, and the next would be about its square.
     """
     n, p, reml = blocks.n, blocks.p, blocks.reml
     S = size.size
@@ -120,7 +120,7 @@ def _newton_one(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> 
         good &= (new > low) & (new < high)
         exact = np.abs(g) <= 4e-15 * level
         new = np.where(exact, t, np.where(good, new, 0.5 * (low + high)))
-        done = exact | (good & (np.abs(new - t) <= 1e-8 * t)) | (high - low <= 4e-16 * high)
+        done = exact | (good & (np.abs(new - t) <= 1e-7 * t)) | (high - low <= 4e-16 * high)
         if done.any():
             i = live[done]
             theta[i] = (np.expm1(new) / size)[done]
@@ -156,7 +156,7 @@ def _newton_single(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) 
         good = low < new < high
         if not good:
             new = 0.5 * (low + high)
-        converged = (good and abs(new - t) <= 1e-8 * t) or high - low <= 4e-16 * high
+        converged = (good and abs(new - t) <= 1e-7 * t) or high - low <= 4e-16 * high
         t = new
     theta = np.array([math.expm1(t) / scale])
     return _Inside(theta, np.array([value]), np.array([step], dtype=np.intp), np.array([converged]))

@@ -170,10 +170,18 @@ def _information_inverse(fit: MixedFit, information: Information, at_zero: AtZer
             square = np.ix_(index, index)
             c = Components(c.P[index], c.Q[square], c.expected[square], c.observed[square])
     twice = c.observed if information == "observed" else c.expected
-    diagonal = np.diagonal(twice)
+    return c, index, 2.0 * _inverse(twice)
+
+
+def _inverse(A: Array) -> Array:
+    """Inverse of a small symmetric matrix whose rows may differ in scale."""
+    if A.shape[0] == 2:
+        a, b, d = A[0, 0], A[0, 1], A[1, 1]
+        return np.asarray(np.array([[d, -b], [-b, a]]) / (a * d - b * b))
+    diagonal = np.diagonal(A)
     scale = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     outer = scale[:, None] * scale
-    return c, index, 2.0 * np.linalg.inv(twice / outer) / outer
+    return np.asarray(np.linalg.inv(A / outer) / outer)
 
 
 def _df(C: Array, c: Components, W: Array) -> Array:
