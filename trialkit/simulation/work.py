@@ -8,6 +8,7 @@ workers can reach a bit of the answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def run(
     """
     parts = [tuple(seeds[k : k + CHUNK]) for k in range(0, len(seeds), CHUNK)]
     done: dict[int, Answers] = {}
-    names = [_key(scenario, part, analyses, imputations) for part in parts]
+    names: list[str] = []
     if store is not None:
+        names = [_key(scenario, part, analyses, imputations) for part in parts]
         store.mkdir(parents=True, exist_ok=True)
         done = {i: _load(path) for i, name in enumerate(names) if (path := store / f"{name}.npz").exists()}
     for attempt in range(1, _ATTEMPTS + 1):
@@ -103,13 +105,22 @@ def _shown(parts: Iterable[Any], total: int, progress: bool) -> Iterator[Any]:
 # --- finished chunks on disk --------------------------------------------------------------------------------
 
 
-def _key(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], imputations: int) -> str:
-    """A name that only the same work has: scenario, seeds, analyses, versions."""
+@lru_cache(maxsize=1)
+def _maker() -> str:
+    """What makes the answers: the versions of the libraries and every line of this package."""
     from trialkit.results import Provenance
 
-    versions = Provenance.now().versions
+    package = Path(__file__).parents[1]
+    source = "".join(
+        f"{path.relative_to(package).as_posix()}\n{path.read_text(encoding='utf-8')}" for path in sorted(package.rglob("*.py"))
+    )
+    return sha256_bytes(f"{sorted(Provenance.now().versions.items())}\n{source}".encode())
+
+
+def _key(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis], imputations: int) -> str:
+    """A name that only the same work has, done by the same code."""
     # limits decide the verdict, not the answers
-    said = (scenario.but(limits=type(scenario.limits)()).digest, tuple(seeds), tuple(analyses), imputations, sorted(versions.items()))
+    said = (scenario.but(limits=type(scenario.limits)()).digest, tuple(seeds), tuple(analyses), imputations, _maker())
     return sha256_bytes(repr(said).encode())[:32]
 
 
