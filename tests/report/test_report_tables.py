@@ -16,7 +16,8 @@ from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused
 from trialkit.report import report_table, write_tables
 from trialkit.report.layout import Layout, Row
-from trialkit.report.tables import checks_layout, imputation_layout, outcome_rows, plain_number
+from trialkit.report.printed import checks_layout, imputation_layout
+from trialkit.report.tables import outcome_rows, plain_number
 
 NASTY = '<script>alert("1")</script> & 50% $x_1$ {a}~^\\'
 

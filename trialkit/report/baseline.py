@@ -17,7 +17,7 @@ import pandas as pd
 
 from trialkit.design import Covariate, TrialDesign
 from trialkit.door import normalise
-from trialkit.report.flow import _id_column, percent, zero_one
+from trialkit.report.flow import id_column, percent, zero_one
 from trialkit.report.layout import Layout, Row
 from trialkit.report.tables import asked
 from trialkit.results import MISSING, Result
@@ -180,7 +180,7 @@ def _site_panel(
         drawn = allocation.frame
         arm_of = {
             s: a
-            for s, a in zip(drawn[_id_column(drawn, design)].astype(str).tolist(), drawn["arm"].tolist(), strict=True)
+            for s, a in zip(drawn[id_column(drawn, design)].astype(str).tolist(), drawn["arm"].tolist(), strict=True)
             if a in design.arms.labels
         }
     ids = list(arm_of)
@@ -195,7 +195,7 @@ def _site_panel(
         label = "People at baseline" if rater is None else f"{rater.capitalize()}: people at baseline"
         rows.append(_number(panel, f"size_{rater or 'all'}", f"{label} a site", size, masks, "median (IQR)"))
     if sites is not None:
-        key = _id_column(sites, design)
+        key = id_column(sites, design)
         table = normalise(sites, text=[key]).set_index(key)
         for name in table.columns:
             if name in _NOT_A_TRAIT or name in (columns.arm, columns.pair):

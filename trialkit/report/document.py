@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,56 +18,13 @@ from typing import Any
 import pandas as pd
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, frame_digest, write_whole
+from trialkit.door import InputError, write_whole
+from trialkit.report import sections as of
 from trialkit.report import words
-from trialkit.report.baseline import Baseline, baseline_table
+from trialkit.report.baseline import baseline_table
 from trialkit.report.figures.canvas import Picture
-from trialkit.report.flow import participant_flow
-from trialkit.report.layout import Layout, Row
-from trialkit.report.missing import missing_table
-from trialkit.report.tables import (
-    balance_layout,
-    checks_layout,
-    column_labels,
-    frame_layout,
-    imputation_layout,
-    report_table,
-    results_frame,
-)
-from trialkit.results import Provenance
-
-# what is asked for when a section cannot be written
-_NEEDS: Mapping[str, tuple[str, str]] = {
-    "design": ("Design and estimand", "design="),
-    "allocation": ("Allocation and balance", "allocation="),
-    "power": ("Power", "power="),
-    "flow": ("Participant flow", "people= and design="),
-    "baseline": ("Baseline", "people= and design="),
-    "missing": ("Missing data", "people= and design="),
-    "imputation": ("Imputation", "imputations="),
-    "checks": ("Operating characteristics", "checks="),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A paragraph, table or picture of a section."""
-
-    kind: str
-    text: str = ""
-    html: Any = ""
-    pairs: tuple[tuple[str, str, bool], ...] = ()
-    items: tuple[str, ...] = ()
-    mark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page."""
-
-    id: str
-    title: str
-    blocks: tuple[Block, ...]
+from trialkit.report.sections import NEEDS, Block, Section, markup
+from trialkit.report.tables import write_files
 
 
 @dataclass(frozen=True)
@@ -93,6 +49,13 @@ class Report:
     sections: tuple[str, ...]
     not_given: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), repr=False)
+
+    def save_figures(self, folder: str | os.PathLike[str], *, force: bool = False) -> list[Path]:
+        """Write its pictures as SVG and PNG; all or none, and an existing file only with `force`."""
+        files: dict[str, str | bytes] = {}
+        for item in self.pictures:
+            files |= {f"{item.name}.svg": item.svg(), f"{item.name}.png": item.png()}
+        return write_files(folder, files, force=force)
 
     def _repr_html_(self) -> str:
         page = html.escape(self.html, quote=True)
@@ -164,30 +127,30 @@ def report(
 
     def picture(made: Picture) -> Block:
         pictures.append(made)
-        return Block("picture", text=f"{made.title.rstrip('.')}.", html=_safe(made.inline_svg()))
+        return Block("picture", text=f"{made.title.rstrip('.')}.", html=markup(made.inline_svg()))
 
     sections: list[Section] = []
     if design is not None:
-        sections.append(_design(design))
+        sections.append(of.design_section(design))
     baseline = None
     if people is not None and design is not None:
         baseline = baseline_table(people, design, sites=sites, allocation=allocation)
     if allocation is not None:
-        sections.append(_allocation(allocation, design, sites, people, baseline, picture))
+        sections.append(of.allocation_section(allocation, design, sites, people, baseline, picture))
     if power is not None:
-        sections.append(_power(power, picture))
+        sections.append(of.power_section(power, picture))
     if people is not None and design is not None and baseline is not None:
-        sections.append(_flow(results, people, design, sites, allocation, picture))
-        sections.append(Section("baseline", "Baseline", tuple(_table(baseline.layout()))))
-        sections.append(_missing(people, design, picture))
+        sections.append(of.flow_section(results, people, design, sites, allocation, picture))
+        sections.append(of.baseline_section(baseline))
+        sections.append(of.missing_section(people, design, picture))
     if imputations is not None:
-        sections.append(_imputation(imputations, design, picture))
-    sections.append(_results(results, design, people, imputations, picture))
+        sections.append(of.imputation_section(imputations, design, picture))
+    sections.append(of.results_section(results, design, people, imputations, picture))
     if checks is not None:
-        sections.append(_checks(checks, design, picture))
+        sections.append(of.checks_section(checks, design, picture))
     there = tuple(s.id for s in sections)
-    absent = tuple(k for k in _NEEDS if k not in there)
-    sections.append(_provenance(results, design, sites, people, allocation, imputations, checks, absent))
+    absent = tuple(k for k in NEEDS if k not in there)
+    sections.append(of.provenance_section(results, design, sites, people, allocation, imputations, checks, absent))
     heading = title or (design.trial.title if design is not None else "Cluster-randomised trial")
     page = _render(heading, _under(design), words.results_paragraph(results, design), sections)
     if path is not None:
@@ -208,7 +171,7 @@ def save_figures(
     checks: Any = None,
     force: bool = False,
 ) -> list[Path]:
-    """Write every picture that the inputs allow as SVG and PNG.
+    """Write every picture that the inputs allow as SVG and PNG; a `Report` in hand does it by its own ``save_figures``.
 
     Parameters
     ----------
@@ -228,325 +191,10 @@ def save_figures(
     Refused
         One of the files exists and `force` is False; then none is written.
     """
-    from trialkit.report.tables import write_files
-
     made = report(
         results, design=design, people=people, sites=sites, allocation=allocation, power=power, imputations=imputations, checks=checks
-    ).pictures
-    files: dict[str, str | bytes] = {}
-    for item in made:
-        files[f"{item.name}.svg"] = item.svg()
-        files[f"{item.name}.png"] = item.png()
-    return write_files(folder, files, force=force)
-
-
-# --- the sections -------------------------------------------------------------------------------------------
-
-
-def _text(text: str, mark: str = "") -> Block:
-    return Block("text", text=text, mark=mark)
-
-
-def _table(layout: Layout | None) -> list[Block]:
-    return [] if layout is None or not layout.rows else [Block("table", html=_safe(layout.to_html()))]
-
-
-def _pairs(*pairs: tuple[str, Any] | tuple[str, Any, bool]) -> Block:
-    kept = tuple((str(p[0]), str(p[1]), bool(p[2]) if len(p) > 2 else False) for p in pairs if p[1] not in (None, ""))
-    return Block("pairs", pairs=kept)
-
-
-def _safe(markup: str) -> Any:
-    """Markup that was escaped where it was made."""
-    from markupsafe import Markup
-
-    return Markup(markup)
-
-
-def _design(design: TrialDesign) -> Section:
-    e = design.estimand
-    ranks = [
-        f"{sum(o.rank == rank for o in design.outcomes)} {rank}"
-        for rank in ("primary", "secondary", "exploratory")
-        if any(o.rank == rank for o in design.outcomes)
-    ]
-    levels = list(dict.fromkeys(o.level for o in design.outcomes))
-    blocks = (
-        _pairs(
-            ("Registration", design.trial.registration or "not stated"),
-            ("Arms", f"{design.arms.intervention} against {design.arms.reference}"),
-            ("Outcomes", f"{words.joined(ranks)}, at the level of {words.joined(levels)}"),
-            ("Covariates", words.joined([c.name.replace("_", " ") for c in design.covariates]) or "none"),
-        ),
-        Block("head", text="Estimand"),
-        _pairs(
-            ("Population", e.population),
-            ("Treatments", e.treatments),
-            ("Endpoint", e.endpoint),
-            ("Summary measure", e.summary),
-            ("Weighting", e.weighting),
-            ("Intercurrent events", e.intercurrent),
-        ),
-        Block("head", text="Analysis as declared"),
-        _text(words.analysis_paragraph(design)),
-        *(
-            [
-                _text(
-                    "A mixed model weights sites by their information; it assumes that a site's size does not change the effect.",
-                    "note",
-                )
-            ]
-            if e.weighting == "model-based"
-            else []
-        ),
-        Block("folded", text="Outcomes as declared", html=_safe(_outcomes(design).to_html())),
     )
-    return Section("design", "Design and estimand", blocks)
-
-
-def _outcomes(design: TrialDesign) -> Layout:
-    rows = []
-    for level in dict.fromkeys(o.level for o in design.outcomes):
-        rows.append(Row((f"{level[:1].upper()}{level[1:]} level",), group=True))
-        for o in design.outcomes:
-            if o.level == level:
-                rows.append(Row((o.label, o.rank, o.family, o.rater or "everybody", o.direction, o.type, o.name), depth=1))
-    heads = ("Outcome", "Rank", "Family", "Answered by", "Better", "Type", "Column")
-    return Layout(heads, tuple(rows), "lllllll")
-
-
-def _allocation(allocation: Any, design: TrialDesign | None, sites: Any, people: Any, baseline: Baseline | None, picture: Any) -> Section:
-    plan, seed = getattr(allocation, "plan", None), getattr(allocation, "seed", None)
-    frame = allocation.frame
-    arms = words.joined(
-        [f"{words.counted(int((frame['arm'] == a).sum()), 'site')} {a}" for a in sorted(frame["arm"].dropna().unique(), reverse=True)]
-    )
-    attempts = getattr(allocation, "attempts", None)
-    notes = [str(n) for n in getattr(allocation, "notes", ())]
-    anchor = next((n for n in notes if "anchored" in n.lower()), "")
-    blocks = [
-        _text(words.allocation_paragraph(allocation)),
-        _pairs(
-            ("Allocated", arms),
-            ("Plan digest", getattr(plan, "digest", None), True),
-            ("Commitment", getattr(plan, "commitment", None), True),
-            ("Seed", getattr(seed, "text", None), True),
-            ("Seed source", getattr(seed, "source", None)),
-            ("Anchored", anchor or "not known"),
-            ("Attempts at the draw", f"{attempts:,}" if attempts is not None else "no log was kept"),
-            ("Log head", getattr(allocation, "log_head", None), True),
-        ),
-    ]
-    warning = getattr(allocation, "warning", None)
-    if warning:
-        blocks.append(_text(f"Short seed: {warning}", "mark"))
-    labels = design.arms.labels if design is not None else ("control", "intervention")
-    balance = balance_layout(allocation, labels)
-    if balance is not None:
-        from trialkit.report.figures.balance import plot_love
-
-        blocks += [*_table(balance), picture(plot_love(allocation, baseline=baseline))]
-    if sites is not None and "pair" in frame.columns and frame["pair"].notna().any():
-        from trialkit.report.figures.balance import plot_pairs
-
-        names = _paired_columns(allocation, design, sites)
-        if names:
-            blocks.append(picture(plot_pairs(allocation, sites, columns=names, lost=_lost(frame, design, people), arms=labels)))
-    return Section("allocation", "Allocation and balance", tuple(blocks))
-
-
-def _paired_columns(allocation: Any, design: TrialDesign | None, sites: pd.DataFrame) -> tuple[str, ...]:
-    pairing = getattr(getattr(allocation, "plan", None), "pairing", None)
-    asked = [str(getattr(c, "column", getattr(c, "name", ""))) for c in getattr(pairing, "criteria", ())]
-    if not asked and design is not None and design.allocation is not None:
-        asked = [c.column for c in design.allocation.criteria]
-    found = [c for c in asked if c in sites.columns and pd.api.types.is_numeric_dtype(sites[c])]
-    return tuple(found[:4])
-
-
-def _lost(frame: pd.DataFrame, design: TrialDesign | None, people: pd.DataFrame | None) -> tuple[str, ...]:
-    """Randomised sites with nobody analysed."""
-    if design is None or people is None:
-        return ()
-    from trialkit.door import normalise
-    from trialkit.report.tables import analysed_rows
-
-    data = normalise(people, text=design.text_columns)
-    there = set(data.loc[analysed_rows(data, design), design.columns.site].tolist())
-    key = next((c for c in frame.columns if c in (design.columns.site, design.allocation.id if design.allocation else None)), None)
-    return tuple(s for s in frame[key].astype(str).tolist() if s not in there) if key is not None else ()
-
-
-def _power(power: Any, picture: Any) -> Section:
-    blocks = [_text(words.power_paragraph(power))]
-    frame = getattr(power, "frame", None)
-    if isinstance(frame, pd.DataFrame):
-        plain = frame.dropna(axis=1, how="all")
-        blocks += _table(frame_layout(plain, str(getattr(power, "title", "") or "Planned power"), (), dict(getattr(power, "formats", {}))))
-    warnings = tuple(map(str, getattr(power, "warnings", ()) or ()))
-    if warnings:
-        blocks.append(Block("list", items=warnings))
-    from trialkit.report.figures.power import planned_curve, plot_power
-
-    curve, point = planned_curve(power)
-    if curve is not None:
-        blocks.append(picture(plot_power(curve, planned=point)))
-    explain = getattr(power, "explain", None)
-    if callable(explain):
-        blocks.append(
-            Block(
-                "folded",
-                text="Formula, degrees of freedom, sources and every input",
-                html=_safe(f"<pre>{html.escape(str(explain()))}</pre>"),
-            )
-        )
-    return Section("power", "Power", tuple(blocks))
-
-
-def _left_out(results: Any) -> tuple[str, ...]:
-    """What the flow cannot show: a complete-case analysis leaves out other people for each outcome."""
-    frame = results_frame(results)
-    if "m" in frame.columns and frame["m"].max() == 1:
-        return ("Complete cases were analysed: somebody with a missing value is left out of that outcome's model; the results say n.",)
-    return ()
-
-
-def _flow(results: Any, people: pd.DataFrame, design: TrialDesign, sites: Any, allocation: Any, picture: Any) -> Section:
-    from trialkit.report.figures.flow import plot_flow
-
-    flow = participant_flow(people, design, sites=sites, allocation=allocation)
-    frame = getattr(allocation, "frame", None)
-    pairs = int(frame["pair"].nunique()) if isinstance(frame, pd.DataFrame) and "pair" in frame.columns else None
-    blocks = [_text(words.flow_paragraph(flow)), picture(plot_flow(flow, pairs=pairs))]
-    blocks += [_text(n, "note") for n in (*flow.notes, *_left_out(results))]
-    attendance = flow.attendance_layout()
-    if attendance is not None:
-        blocks += _table(attendance)
-    blocks.append(Block("folded", text="Every count of the flow, both arms together", html=_safe(flow.layout().to_html())))
-    return Section("flow", "Participant flow", tuple(blocks))
-
-
-def _missing(people: pd.DataFrame, design: TrialDesign, picture: Any) -> Section:
-    from trialkit.report.figures.missing import plot_missing
-
-    missing = missing_table(people, design)
-    blocks = [_text(words.missing_paragraph(missing)), *_table(missing.layout()), picture(plot_missing(missing))]
-    return Section("missing", "Missing data", tuple(blocks))
-
-
-def _imputation(imputations: Any, design: TrialDesign | None, picture: Any) -> Section:
-    blocks = []
-    m = getattr(imputations, "m", None)
-    if m:
-        blocks.append(_text(f"{m:,} imputed data sets."))
-    table = imputation_layout(imputations, design)
-    if table is not None:
-        blocks += _table(table)
-    events = getattr(imputations, "events", None)
-    if isinstance(events, pd.DataFrame):
-        blocks += _table(frame_layout(events, "Events", ())) if len(events) else [_text(_NO_EVENT, "note")]
-    elif events is not None:
-        listed = tuple(str(e) for e in events)
-        blocks += [Block("head", text="Events"), Block("list", items=listed)] if listed else [_text(_NO_EVENT, "note")]
-    from trialkit.report.figures.trace import plot_trace, traces_of
-
-    if traces_of(imputations) is not None:
-        blocks.append(picture(plot_trace(imputations, labels=column_labels(design))))
-    from trialkit.report.figures.imputed import can_compare, plot_imputed
-
-    if can_compare(imputations):
-        blocks.append(picture(plot_imputed(imputations, labels=column_labels(design))))
-    return Section("imputation", "Imputation", tuple(blocks))
-
-
-_NO_EVENT = "No event: nothing was dropped or altered."
-
-
-def _results(results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Any) -> Section:
-    from trialkit.report.figures.forest import plot_forest
-
-    table = report_table(results, design, people=people)
-    blocks = []
-    problems = dict(getattr(results, "problems", {}) or {})
-    if problems:
-        blocks.append(Block("list", items=tuple(f"{name}: {reason}" for name, reason in problems.items())))
-    blocks += _table(table.layout())
-    blocks.append(picture(plot_forest(results, design, people=people)))
-    if people is not None and design is not None and any(o.rank == "primary" for o in design.outcomes):
-        from trialkit.report.figures.sites import plot_cluster_means
-
-        blocks.append(picture(plot_cluster_means(people, design)))
-    if design is not None:
-        blocks += [Block("head", text="How it was done"), _text(words.analysis_paragraph(design, results, imputations))]
-    return Section("results", "Results", tuple(blocks))
-
-
-def _checks(checks: Any, design: TrialDesign | None, picture: Any) -> Section:
-    blocks = []
-    table = checks_layout(checks, design)
-    if table is not None:
-        blocks += _table(table)
-    from trialkit.report.figures.zipper import intervals_of, plot_zipper
-
-    if intervals_of(checks) is not None:
-        blocks.append(picture(plot_zipper(checks, labels=column_labels(design))))
-    return Section("checks", "Operating characteristics", tuple(blocks))
-
-
-def _provenance(
-    results: Any,
-    design: TrialDesign | None,
-    sites: Any,
-    people: Any,
-    allocation: Any,
-    imputations: Any,
-    checks: Any,
-    absent: tuple[str, ...],
-) -> Section:
-    versions = dict(Provenance.now().versions)
-    seeds: list[tuple[str, Any, bool]] = []
-    inputs: dict[str, str] = {}
-    settings: list[tuple[str, str, bool]] = []
-    for name, item in (("imputation", imputations), ("analysis", results), ("check", checks)):
-        made = getattr(item, "provenance", None)
-        if made is None:
-            continue
-        versions |= {str(k): str(v) for k, v in dict(made.versions).items()}
-        if made.seed is not None and str(made.seed) not in {str(s[1]) for s in seeds}:
-            seeds.append((f"Seed of the {name}", made.seed, True))
-        inputs |= {str(k): str(v) for k, v in dict(made.inputs).items()}
-        for key, value in dict(made.settings).items():
-            if value is None or value in ("", [], {}, ()) or (key == "design" and design is not None):
-                continue
-            shown = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-            settings.append((f"{name}: {str(key).replace('_', ' ')}", shown, False))
-    seed = getattr(getattr(allocation, "seed", None), "text", None)
-    if seed is not None:
-        seeds.insert(0, ("Seed of the allocation", seed, True))
-    if design is not None:
-        inputs["design"] = design.digest
-    strange: list[str] = []
-    for name, frame in (("sites", sites), ("people", people)):
-        if isinstance(frame, pd.DataFrame):
-            here = frame_digest(frame)
-            if inputs.get(name, here) != here:
-                inputs[f"{name} analysed"] = inputs[name]
-                strange.append(f"The {name} given to this report are not the {name} that were analysed: their digests differ.")
-            inputs[name] = here
-    blocks = [
-        *(_text(line, "mark") for line in strange),
-        _pairs(
-            *seeds,
-            *((f"SHA-256 of {k}", v, True) for k, v in inputs.items()),
-            ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))),
-        ),
-    ]
-    if settings:
-        blocks.append(_pairs(*settings))
-    if absent:
-        missing = "; ".join(f"{_NEEDS[k][0]} (give {_NEEDS[k][1]})" for k in absent)
-        blocks.append(_text(f"Not in this report, because its input was not given: {missing}.", "absent"))
-    return Section("provenance", "Provenance", tuple(blocks))
+    return made.save_figures(folder, force=force)
 
 
 # --- the page -----------------------------------------------------------------------------------------------
@@ -565,7 +213,7 @@ def _render(title: str, under: str, lead: str, sections: list[Section]) -> str:
     folder = resources.files("trialkit.report") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
-    style = _safe((folder / "report.css").read_text(encoding="utf-8"))
+    style = markup((folder / "report.css").read_text(encoding="utf-8"))
     page: str = template.render(
         title=title,
         under=under,

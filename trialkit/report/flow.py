@@ -244,7 +244,7 @@ def _site_arms(site: np.ndarray[Any, Any], arm: np.ndarray[Any, Any], design: Tr
     found: dict[Any, Any] = {}
     if allocation is not None:
         frame = allocation.frame
-        found = dict(zip(frame[_id_column(frame, design)].astype(str).tolist(), frame["arm"].tolist(), strict=True))
+        found = dict(zip(frame[id_column(frame, design)].astype(str).tolist(), frame["arm"].tolist(), strict=True))
         strangers = sorted({s for s in site if s not in found})
         if strangers:
             raise InputError(
@@ -260,7 +260,7 @@ def _site_arms(site: np.ndarray[Any, Any], arm: np.ndarray[Any, Any], design: Tr
     return found
 
 
-def _id_column(frame: pd.DataFrame, design: TrialDesign) -> str:
+def id_column(frame: pd.DataFrame, design: TrialDesign) -> str:
     """The column of a sites' table that holds the site's id."""
     named = design.allocation.id if design.allocation is not None else design.columns.site
     for column in (named, design.columns.site):
@@ -449,7 +449,7 @@ def _not_randomised(
     empty = pd.DataFrame({"reason": pd.Series(dtype="str"), "sites": pd.Series(dtype="int64"), "people": pd.Series(dtype="int64")})
     if sites is None:
         return None, empty
-    column = _id_column(sites, design)
+    column = id_column(sites, design)
     table = normalise(sites, text=[column])
     ids = table[column].tolist()
     missing = sorted(set(site_arm) - set(ids))

@@ -23,7 +23,8 @@ from trialkit.report.figures.canvas import (
     shorten,
     text_width,
 )
-from trialkit.report.tables import balance_frame, records
+from trialkit.report.printed import balance_frame
+from trialkit.report.tables import records
 
 _LINE = 0.235
 _BAND = "#DADAD6"
