@@ -144,7 +144,7 @@ def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Check the path; it is taken relative to {Path.cwd().name or '/'}/.") from None
+        raise InputError(f"{path}: no such file. Check the name and the folder.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a file. Name the CSV, XLSX or Parquet file in it.") from None
     except OSError as error:

@@ -13,7 +13,19 @@ import pandas as pd
 import pytest
 
 from trialkit import door
-from trialkit.allocation import Allocation, Certificate, Log, Plan, WithinPairs, canonical, draw_once, verify, within_pairs
+from trialkit.allocation import (
+    Allocation,
+    Certificate,
+    Log,
+    Plan,
+    WithinPairs,
+    canonical,
+    draw_once,
+    match_pairs,
+    nearest,
+    verify,
+    within_pairs,
+)
 from trialkit.allocation import recheck as rechecking
 from trialkit.door import InputError, Refused, TrialkitError, VerificationError
 
@@ -407,3 +419,17 @@ def test_the_log_s_state_is_in_the_certificate(plan_path: Path, tmp_path: Path, 
         held.append("attempt", plan=drawn.plan.digest)
     with pytest.raises(VerificationError, match="does not hold the line that the certificate was written under"):
         verify(out, sites_csv, log=log.path)
+
+
+def test_numbers_written_as_text_verify_as_numbers(tmp_path: Path) -> None:
+    """A table of text cells, as a careful reader gives it: 0.50 is 0.5, and NA in a numeric criterion is not observed."""
+    sites = pd.DataFrame({"site": list("abcdef"), "x": ["0.50", "1", "2.0", "2", "3.10", "NA"]})
+    pairing = match_pairs(sites, id="site", criteria=[nearest("x")], missing="range-penalty")
+    certificate = within_pairs(pairing).draw(seed="5f4e3d2c1b0a99887766554433221100", seed_source="two dice").certificate
+    path = tmp_path / "sites.csv"
+    path.write_text(sites.to_csv(index=False))
+    for same in (sites, path, sites.assign(x=[0.5, 1, 2, 2, 3.1, None]), sites.iloc[::-1]):
+        assert verify(certificate, same).digest == certificate.plan_digest
+    for other in ("0", "abc"):
+        with pytest.raises(VerificationError, match="site f, column 'x'"):
+            verify(certificate, sites.assign(x=[*sites["x"][:5], other]))

@@ -25,7 +25,7 @@ MISSING = ("refuse", "own-level", "range-penalty")
 # a cell such as 1e400000 would ask for an integer of that many digits
 _MOST_DIGITS = 400
 # in a numeric column these cannot be numbers; the `missing` policy then decides, so nothing is passed over in silence
-_NOT_OBSERVED = ("NA", "N/A", "NaN", "nan", "NULL", "null", ".")
+NOT_OBSERVED = ("NA", "N/A", "NaN", "nan", "NULL", "null", ".")
 
 
 class Measure(Protocol):
@@ -193,7 +193,7 @@ def observed_cells(criterion: Exact | ExactIfPossible | Nearest, sites: pd.DataF
     """One column's cells as exact decimals (`nearest`) or as the text of levels; None where missing."""
     column = sites[criterion.column]
     if isinstance(criterion, Nearest):
-        cells = [None if isinstance(c, str) and c.strip() in _NOT_OBSERVED else c for c in column.tolist()]
+        cells = [None if isinstance(c, str) and c.strip() in NOT_OBSERVED else c for c in column.tolist()]
         return list(door.decimals(pd.DataFrame({criterion.column: pd.Series(cells, dtype=object)}), criterion.column, where=where))
     levels = [door.cell_text(c) or None for c in column.tolist()]
     spelled: dict[str, str] = {}

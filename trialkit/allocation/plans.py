@@ -24,6 +24,7 @@ from trialkit import door
 from trialkit._kernels import draws as hashing
 from trialkit.allocation import canonical, seeds
 from trialkit.allocation.allocated import Allocation
+from trialkit.allocation.criteria import Mahalanobis, Nearest
 from trialkit.allocation.seeds import Seed
 from trialkit.allocation.sites import SiteRecord, by_bytes, check_id
 from trialkit.door import InputError, VerificationError
@@ -610,7 +611,8 @@ def within_pairs(
     frame = pairing.frame
     rows = tuple(str(s) for s in frame[pairing.id].tolist())
     sites = pairing.sites if pairing.id in pairing.sites.columns else pairing.sites.assign(**{pairing.id: list(rows)})
-    record = SiteRecord.from_frame(sites, id=pairing.id, source=source)
+    numeric = [name for c in pairing.criteria if isinstance(c, Nearest | Mahalanobis) for name in c.columns]
+    record = SiteRecord.from_frame(sites, id=pairing.id, numeric=numeric, source=source)
     labels = {s: (str(p) if isinstance(p, str) else None) for s, p in zip(rows, frame["pair"].tolist(), strict=True)}
     blocks = _ordered([*pairing.pairs, *pairing.trios, *[(s,) for s in pairing.singles]])
     plan = WithinPairs(

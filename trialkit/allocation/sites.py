@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from trialkit import door
+from trialkit.allocation.measures import NOT_OBSERVED
 from trialkit.door import InputError, VerificationError
 
 Frame = pd.DataFrame
@@ -54,18 +55,21 @@ class SiteRecord:
         *,
         id: str,
         columns: Sequence[str] | None = None,
+        numeric: Sequence[str] = (),
         source: str | os.PathLike[str] | None = None,
         where: str = "the sites table",
     ) -> SiteRecord:
-        """Take the declared columns (all but the id by default) out of a table."""
+        """Take the declared columns (all but the id by default) out of a table; those in `numeric` are numbers even as text."""
         names = [str(c) for c in frame.columns if str(c) != id] if columns is None else list(dict.fromkeys(columns))
         door.require_columns(frame, [id, *names], where=where, why="by the plan")
         plain = door.normalise(frame, text=(id,))
         ids = door.site_ids(plain, id, where=where)
         for identifier in ids:
             check_id(identifier, where=where)
-        kinds = tuple((name, "number" if _is_number(plain[name]) else "text") for name in names)
-        texts = [[door.cell_text(v) for v in plain[name].tolist()] for name in names]
+        kinds = tuple((name, "number" if name in numeric or _is_number(plain[name]) else "text") for name in names)
+        texts = [
+            [_observed(door.cell_text(v)) if kind == "number" else door.cell_text(v) for v in plain[name].tolist()] for name, kind in kinds
+        ]
         rows = {identifier: tuple(column[k] for column in texts) for k, identifier in enumerate(ids)}
         return cls(
             id=id,
@@ -147,6 +151,11 @@ def check_id(identifier: str, *, where: str) -> None:
         ) from None
 
 
+def _observed(cell: str) -> str:
+    """A cell of a column of numbers, empty where the matching reads it as not observed."""
+    return "" if cell.strip() in NOT_OBSERVED else cell
+
+
 def _is_number(column: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(column.dtype)
 
@@ -158,5 +167,6 @@ def read_again(sites: Frame | str | os.PathLike[str], record: SiteRecord) -> tup
         frame, raw, where = door.read_table(sites, text=text), door.sha256_file(sites), str(sites)
     else:
         frame, raw, where = door.normalise(sites, text=text), None, "the sites table"
-    again = SiteRecord.from_frame(frame, id=record.id, columns=[name for name, _ in record.columns], where=where)
+    numeric = [name for name, kind in record.columns if kind == "number"]
+    again = SiteRecord.from_frame(frame, id=record.id, columns=[name for name, _ in record.columns], numeric=numeric, where=where)
     return again, raw

@@ -26,16 +26,26 @@ def plan(
 
     declared = TrialDesign.from_toml(design)
     pairing = match_from_design(_sites(sites, declared.allocation.id if declared.allocation else "site"), declared)
-    locked = within_pairs(pairing, arms=declared.arms.labels)
+    locked = within_pairs(pairing, arms=declared.arms.labels, source=sites)
     locked.save(output, force=force)
     if as_json:
-        print_json({"plan": str(output), "digest": locked.digest, "pairs": len(pairing.pairs), "singles": list(pairing.singles)})
+        print_json(
+            {
+                "plan": str(output),
+                "digest": locked.digest,
+                "commitment": locked.commitment,
+                "pairs": len(pairing.pairs),
+                "singles": list(pairing.singles),
+                "costs": [str(cost) for cost in pairing.costs],
+            }
+        )
         return
     typer.echo(f"{len(pairing.pairs)} pairs" + (f", drawn alone: {', '.join(pairing.singles)}" if pairing.singles else ""))
     for criterion, cost in zip(pairing.criteria, pairing.costs, strict=True):
-        typer.echo(f"  {criterion}: total distance {cost}")
+        typer.echo(f"  {criterion.kind} {criterion.name}: total distance {cost}")
     typer.echo(f"plan sha256 {locked.digest}")
-    say(f"Wrote {output}. Publish the hash (registry, e-mail, signed tag) before the seed exists.")
+    typer.echo(f"commitment  {locked.commitment}")
+    say(f"Wrote {output}. Publish the commitment (registry, e-mail, signed tag) before the seed exists; it binds the plan, arms and sites.")
 
 
 @app.command("draw")
@@ -65,15 +75,15 @@ def draw(
 def verify(
     allocation: Path = typer.Argument(..., help="The certificate (JSON)."),
     sites: Path = typer.Argument(..., help="The site list that went in."),
-    commitment: str | None = typer.Option(None, help="The plan hash as it was published before the draw."),
+    commitment: str | None = typer.Option(None, help="The commitment as it was published before the draw."),
+    head: str | None = typer.Option(None, help="The log's last hash, as somebody else kept it."),
+    log: Path | None = typer.Option(None, help="The log of attempts (plan.json.log)."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
 ) -> None:
     """Re-derive the allocation from its certificate; exit 0 only when every site agrees."""
-    from trialkit.allocation import Certificate
     from trialkit.allocation import verify as rederive
 
-    certificate = Certificate.load(allocation)
-    result = rederive(certificate, _sites(sites, certificate.id_column), commitment=commitment)
+    result = rederive(allocation, sites, commitment=commitment, head=head, log=log)
     if as_json:
         print_json(result.to_dict())
     else:
