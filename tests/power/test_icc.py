@@ -73,6 +73,21 @@ def test_unbalanced_anova_is_the_textbook_formula():
     assert estimate_icc(data, outcome="y", cluster="site", interval="smith").std_error != pytest.approx(se, rel=1e-4)
 
 
+def test_unbalanced_chick_weights_as_the_icc_package_and_lme4():
+    weights = {
+        "casein": [368, 390, 379, 260, 404, 318, 352, 359, 216, 222, 283, 332],
+        "horsebean": [179, 160, 136, 227, 217, 168, 108, 124, 143, 140],
+        "linseed": [309, 229, 181, 141, 260, 203, 148, 169, 213, 257, 244, 271],
+        "meatmeal": [325, 257, 303, 315, 380, 153, 263, 242, 206, 344, 258],
+        "soybean": [243, 230, 248, 327, 329, 250, 193, 271, 316, 267, 199, 171, 158, 248],
+        "sunflower": [423, 340, 392, 339, 341, 226, 320, 295, 334, 322, 297, 318],
+    }
+    data = pd.DataFrame([(f, w) for f, ws in weights.items() for w in ws], columns=["feed", "weight"])
+    low = {i: estimate_icc(data, outcome="weight", cluster="feed", interval=i).conf_low for i in ("smith", "swiger")}
+    assert (low["smith"], low["swiger"]) == pytest.approx((0.20698, 0.20813), abs=5e-6)
+    assert estimate_icc(data, outcome="weight", cluster="feed", method="reml").icc == pytest.approx(0.5639589, abs=1e-7)
+
+
 def test_scale_and_place_of_the_outcome_do_not_matter():
     data = ragged()
     for method in ("anova", "reml", "ml"):

@@ -400,6 +400,12 @@ def test_grids_and_pictures(tmp_path):
         axes.figure.savefig(tmp_path / "x.svg")
         assert (tmp_path / "x.svg").stat().st_size > 2000
         matplotlib.pyplot.close(axes.figure)
+    points = pd.DataFrame({"clusters": [20, 40], "power": [0.3, 0.5], "mc_error": [0.01, 0.01]})
+    checked = power_curve(over="clusters", values=range(20, 60, 10), cluster_size=10, icc=0.05, effect=0.4)
+    assert len(checked.plot(simulated=points).containers) == 1
+    with pytest.raises(InputError, match="mc_error"):
+        checked.plot(simulated=points[["clusters", "power"]])
+    matplotlib.pyplot.close("all")
     with pytest.raises(InputError, match="several values"):
         power_grid(**SEED)
     with pytest.raises(InputError, match="icc"):

@@ -58,11 +58,14 @@ class PowerGrid(Result):
         """Rows as a JSON array."""
         return str(self.frame.to_json(orient="records", double_precision=15))
 
-    def plot(self, ax: Any = None, *, target: float | None = 0.8) -> Any:
-        """Power against the first varying argument, a line for each value of the second; gives the axes back."""
+    def plot(self, ax: Any = None, *, target: float | None = 0.8, simulated: pd.DataFrame | None = None) -> Any:
+        """Power against the first varying argument, a line for each value of the second; gives the axes back.
+
+        ``simulated``: check points with their Monte Carlo error, columns named as the first argument, ``power`` and ``mc_error``.
+        """
         from trialkit.power.pictures import curves
 
-        return curves(self, ax, target=target)
+        return curves(self, ax, target=target, simulated=simulated)
 
     def contour(self, ax: Any = None, *, levels: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Any:
         """Lines of equal power over the two varying arguments; gives the axes back."""

@@ -47,8 +47,11 @@ def cluster_means(estimate: IccEstimate, ax: Any = None) -> Any:
     return ax
 
 
-def curves(grid: PowerGrid, ax: Any = None, *, target: float | None = 0.8) -> Any:
-    """Power against the first varying argument; a line for each value of the second."""
+def curves(grid: PowerGrid, ax: Any = None, *, target: float | None = 0.8, simulated: Any = None) -> Any:
+    """Power against the first varying argument; a line for each value of the second.
+
+    ``simulated`` is a frame of check points: the first argument, ``power``, and ``mc_error`` (one standard error, drawn twice either way).
+    """
     import matplotlib
 
     first, *rest = grid.varying
@@ -67,6 +70,14 @@ def curves(grid: PowerGrid, ax: Any = None, *, target: float | None = 0.8) -> An
             part = frame[frame[rest[0]] == value]
             ax.plot(part[first], part["power"], color=shade, lw=1.6, label=f"{value:g}" if isinstance(value, int | float) else str(value))
         ax.legend(title=_WORDS.get(rest[0], rest[0]), frameon=False, fontsize=8, title_fontsize=8)
+    if simulated is not None:
+        for name in (first, "power", "mc_error"):
+            if name not in simulated.columns:
+                raise InputError(f"simulated check points need the columns {first}, power and mc_error; {name} is missing.")
+        ax.errorbar(
+            simulated[first], simulated["power"], yerr=2 * simulated["mc_error"], fmt="o", ms=4, lw=1, color="#b5482a", label="simulated"
+        )
+        ax.legend(frameon=False, fontsize=8, title_fontsize=8)
     if target is not None:
         ax.axhline(target, color="0.55", lw=0.8, ls=(0, (4, 3)))
     ax.set_xlabel(_WORDS.get(first, first))
@@ -88,12 +99,15 @@ def band(low: PowerGrid, middle: PowerGrid, high: PowerGrid, ax: Any = None, *, 
 
 def contours(grid: PowerGrid, ax: Any = None, *, levels: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)) -> Any:
     """Lines of equal power over two varying arguments."""
+    import matplotlib
+
     if len(grid.varying) != 2:
         raise InputError(f"contours need two varying arguments, and here are {len(grid.varying)}.")
     ax = axes(ax)
     x, y = grid.varying
     table = grid.frame.pivot(index=y, columns=x, values="power")
-    drawn = ax.contour(table.columns, table.index, table.to_numpy(), levels=levels, cmap="viridis", linewidths=1.4)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.82, len(levels)))
+    drawn = ax.contour(table.columns, table.index, table.to_numpy(), levels=levels, colors=shades, linewidths=1.4)
     ax.clabel(drawn, fmt="%.2f", fontsize=8)
     ax.set_xlabel(_WORDS.get(x, x))
     ax.set_ylabel(_WORDS.get(y, y))
