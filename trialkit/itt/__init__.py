@@ -8,6 +8,7 @@ from __future__ import annotations
 from trialkit.itt.analysis import ITTResults, itt
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
 from trialkit.itt.comparison import MethodComparison, compare_methods
+from trialkit.itt.compliance import ComplierEffect, complier_effect
 from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
 from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
@@ -18,6 +19,7 @@ from trialkit.itt.robust import robust
 
 __all__ = [
     "AssignmentList",
+    "ComplierEffect",
     "EffectSize",
     "GeneralisedMixedModel",
     "ITTResults",
@@ -32,6 +34,7 @@ __all__ = [
     "adjust_families",
     "cohens_d",
     "compare_methods",
+    "complier_effect",
     "effect_size",
     "fit_generalised",
     "fit_marginal",

@@ -162,7 +162,7 @@ def _plan(design: TrialDesign, inference: str | None, conf_level: float | None) 
 _WHY = {
     "saturated": SATURATED,
     "constant_outcome": CONSTANT,
-    "exact_fit": "the covariates reproduce the outcome exactly",
+    "exact_fit": "the arm and the covariates reproduce the outcome exactly",
     "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
     "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
     "no_within_df": "the covariates use up every difference within sites",
