@@ -1,0 +1,245 @@
+"""What if the missing differ from the observed in a way nobody saw: shifted imputations and the shift at which a finding tips.
+
+The shifts are made after imputation, in the missing cells only, so that one run serves every scenario (Carpenter & Kenward 2013, ch. 10;
+for a follow-up outcome that predicts nothing else in the analysis this is the pattern-mixture model with that difference in means).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trialkit.design import TrialDesign
+from trialkit.door import InputError, cell_text, nearest_word
+from trialkit.imputation.imputations import Imputations
+from trialkit.results import Provenance, Result
+
+Array = NDArray[np.float64]
+
+
+def shift_missing(
+    imputations: Imputations,
+    outcome: str,
+    *,
+    arm: str = "arm",
+    delta: float | Mapping[str, float] = 0.0,
+    factor: float | Mapping[str, float] = 1.0,
+    unit: str = "sd",
+) -> Imputations:
+    """Completed sets in which the imputed values of one outcome are worse or better than missing at random says.
+
+    Parameters
+    ----------
+    imputations : Imputations
+        Made under missing at random.
+    outcome : str
+        A numeric column.
+    arm : str
+        The arm column, whose labels `delta` and `factor` may be given by.
+    delta : float or mapping of arm to float
+        Added to each imputed value.
+    factor : float or mapping of arm to float
+        Multiplies each imputed value's distance to the mean observed in its arm, before `delta` is added.
+    unit : {"sd", "raw"}
+        Whether `delta` counts in standard deviations of the observed values, or in the outcome's own units.
+
+    Returns
+    -------
+    Imputations
+        Observed cells as before; the settings are added to the provenance.
+
+    Raises
+    ------
+    InputError
+        The outcome was not imputed, is a category, or an arm is unknown.
+    """
+    if unit not in ("sd", "raw"):
+        raise InputError(f'unit = {unit!r}: say "sd" or "raw".')
+    if outcome not in imputations.cells:
+        near = nearest_word(outcome, list(imputations.cells))
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise InputError(f"{outcome!r} has no imputed cells, so there is nothing to shift.{hint}")
+    cells = imputations.cells[outcome]
+    if cells.labels:
+        raise InputError(f"{outcome!r} is a category: its values cannot be shifted.")
+    if arm not in imputations.base.columns:
+        raise InputError(f"the sets have no column {arm!r}, which should hold the arms. Name the arm column: arm=...")
+    arms = np.array([cell_text(v) for v in imputations.base[arm].tolist()])
+    observed = imputations.base[outcome].to_numpy(dtype=float, na_value=np.nan)
+    sd = float(np.nanstd(observed, ddof=1)) if unit == "sd" else 1.0
+    here = arms[cells.rows]
+    centre = np.array([np.nanmean(observed[arms == a]) if np.isfinite(observed[arms == a]).any() else np.nanmean(observed) for a in here])
+    stretch, shift = _by_arm(factor, arms, here, "factor", 1.0), _by_arm(delta, arms, here, "delta", 0.0)
+    # in this form no shift at all changes no bit
+    values = cells.values + (stretch - 1) * (cells.values - centre) + sd * shift
+    settings = {
+        **imputations.provenance.settings,
+        "shifted": {"outcome": outcome, "delta": _plain(delta), "factor": _plain(factor), "unit": unit},
+    }
+    made = imputations.provenance
+    return replace(
+        imputations,
+        cells={**imputations.cells, outcome: replace(cells, values=values)},
+        provenance=Provenance(made.seed, made.inputs, settings, made.versions),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TippingPoint(Result):
+    """An effect over a grid of shifts.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        One row a shift: the shift of each arm (in SDs of the observed values), estimate, std_error, df, p_value, conf_low, conf_high.
+    outcome : str
+    alpha : float
+    tips_at : float or None
+        The shift nearest 0 at which p crosses `alpha`, log p interpolated between grid points; None when it does not cross, or when
+        the arms were shifted apart.
+    shifted : tuple of str
+        The arms whose missing were shifted.
+    """
+
+    frame: pd.DataFrame
+    outcome: str
+    alpha: float
+    tips_at: float | None
+    shifted: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Heading of the printed table."""
+        return f"{self.outcome}: if the missing differ from what missing at random says"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where the finding tips, in words."""
+        who = " and ".join(self.shifted)
+        if "shift" not in self.frame.columns:
+            return (f"Shifts are added to the imputed values of each arm ({who}), in SDs of the observed values.",)
+        if self.tips_at is None:
+            said = f"The finding at p < {self.alpha:g} does not change anywhere on the grid."
+        else:
+            said = f"The finding at p < {self.alpha:g} changes when the missing of {who} differ by {self.tips_at:+.2f} SD."
+        return (f"The shift is added to the imputed values of {who}, in SDs of the observed values.", said)
+
+
+def tipping_point(
+    imputations: Imputations,
+    design: TrialDesign,
+    outcome: str,
+    *,
+    analyse: Callable[[Imputations, TrialDesign], Any],
+    deltas: Sequence[float] = tuple(np.linspace(-1, 1, 21).tolist()),
+    arms: str = "intervention",
+    alpha: float = 0.05,
+) -> TippingPoint:
+    """How different the missing would have to be for a finding to change; nothing is imputed again.
+
+    Parameters
+    ----------
+    imputations : Imputations
+        Made under missing at random.
+    design : TrialDesign
+    outcome : str
+        One of the design's outcomes.
+    analyse : callable
+        ``tk.itt``, or anything that takes (imputations, design) and gives a result whose ``frame`` has columns outcome, estimate,
+        std_error, df, p_value, conf_low and conf_high.
+    deltas : sequence of float
+        Shifts in SDs of the observed values.
+    arms : {"intervention", "reference", "both", "grid"}
+        Which arm's missing are shifted: one, both alike, or every combination of the two (len(deltas) squared analyses).
+    alpha : float
+
+    Returns
+    -------
+    TippingPoint
+
+    Raises
+    ------
+    InputError
+        The outcome is not in the design or was not imputed; `arms` or `deltas` cannot be used.
+
+    Examples
+    --------
+    ``tipping_point(sets, design, "climate", analyse=tk.itt)``
+    """
+    found = [o for o in design.outcomes if o.name == outcome]
+    if not found:
+        near = nearest_word(outcome, [o.name for o in design.outcomes])
+        raise InputError(f"{outcome!r} is not an outcome of the design.{f' Did you mean {near!r}?' if near else ''}")
+    grid = [float(d) for d in deltas]
+    if not grid or not np.isfinite(grid).all():
+        raise InputError("deltas must be one or more finite numbers, in SDs of the observed values.")
+    reference, intervention = design.arms.labels
+    pairs: list[tuple[float, float]]
+    shifted: tuple[str, ...]
+    if arms == "grid":
+        pairs, shifted = [(r, i) for r in grid for i in grid], (reference, intervention)
+    elif arms in ("intervention", "reference", "both"):
+        pairs = [(d if arms != "intervention" else 0.0, d if arms != "reference" else 0.0) for d in grid]
+        shifted = {"intervention": (intervention,), "reference": (reference,), "both": (reference, intervention)}[arms]
+    else:
+        raise InputError(f'arms = {arms!r}: say "intervention", "reference", "both" or "grid".')
+    alone = design.model_copy(update={"outcomes": tuple(found)})
+    imputations = _columns_of(imputations, alone)
+    rows = []
+    for r, i in pairs:
+        sets = shift_missing(imputations, outcome, arm=design.columns.arm, delta={reference: r, intervention: i})
+        frame = analyse(sets, alone).frame
+        row = frame[frame["outcome"] == outcome].iloc[0]
+        rows.append({f"shift_{reference}": r, f"shift_{intervention}": i, **{c: float(row[c]) for c in _FIGURES}})
+    table = pd.DataFrame(rows)
+    if arms != "grid":
+        table = table.drop(columns=f"shift_{reference}" if arms == "intervention" else f"shift_{intervention}")
+        table.columns = pd.Index(["shift", *_FIGURES])
+    tips = None if arms == "grid" else _crossing(np.array(grid), table, alpha)
+    return TippingPoint(table, outcome, alpha, tips, shifted)
+
+
+def _columns_of(imputations: Imputations, design: TrialDesign) -> Imputations:
+    """The sets with the columns of one outcome's analysis only: they are made anew at every grid point."""
+    c = design.columns
+    wanted = {c.person, c.site, c.pair, c.arm, c.rater, design.imputation.population, *(v.name for v in design.covariates)}
+    wanted |= {name for o in design.outcomes for name in (o.name, o.baseline)}
+    keep = [name for name in imputations.base.columns if name in wanted]
+    return replace(imputations, base=imputations.base[keep], cells={k: v for k, v in imputations.cells.items() if k in wanted})
+
+
+_FIGURES = ["estimate", "std_error", "df", "p_value", "conf_low", "conf_high"]
+
+
+def _crossing(deltas: Array, table: pd.DataFrame, alpha: float) -> float | None:
+    """The shift nearest 0 where significance changes between neighbouring grid points, interpolated on log p."""
+    order = np.argsort(deltas, kind="stable")
+    x, p = deltas[order], table["p_value"].to_numpy()[order]
+    level = np.log(np.maximum(p, 1e-300)) - np.log(alpha)
+    out = []
+    for k in range(len(x) - 1):
+        if (level[k] < 0) != (level[k + 1] < 0):
+            out.append(x[k] + (x[k + 1] - x[k]) * level[k] / (level[k] - level[k + 1]))
+    return min(out, key=abs) if out else None
+
+
+def _by_arm(value: float | Mapping[str, float], arms: NDArray[Any], here: NDArray[Any], what: str, otherwise: float) -> Array:
+    if not isinstance(value, Mapping):
+        return np.full(len(here), float(value))
+    known = sorted(set(arms.tolist()))
+    for label in value:
+        if label not in known:
+            near = nearest_word(label, known)
+            raise InputError(
+                f"{what}: no one is in the arm {label!r}.{f' Did you mean {near!r}?' if near else ''} Arms: {', '.join(known)}."
+            )
+    return np.array([float(value.get(a, otherwise)) for a in here])
+
+
+def _plain(value: float | Mapping[str, float]) -> Any:
+    return dict(value) if isinstance(value, Mapping) else float(value)
