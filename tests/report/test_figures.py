@@ -207,6 +207,21 @@ def test_imputed_values_are_told_from_observed_ones() -> None:
     assert data.loc["imputed", ["n", "mean"]].tolist() == [1, 6.0]
 
 
+@pytest.mark.parametrize(("planned", "over"), [({"clusters": 68}, "clusters"), ({"pairs": 34, "matching_correlation": 0.2}, "pairs")])
+def test_the_planned_curve_passes_through_the_plan(planned: dict[str, float], over: str) -> None:
+    import trialkit as tk
+    from trialkit.report.figures.power import planned_curve
+
+    power = tk.power(cluster_size=2, icc=0.05, effect=0.5, **planned)
+    curve, point, x = planned_curve(power)
+    assert x == over
+    assert curve is not None and point is not None
+    row = curve[(curve[over] == planned[over]) & (curve["icc"] == 0.05)]
+    assert row["power"].tolist() == [pytest.approx(power.power)]
+    assert point == (planned[over], power.power)
+    assert plot_power(curve, planned=point, x=x).data["power"].between(0, 1).all()
+
+
 def test_zipper_covers_as_counted() -> None:
     picture = plot_zipper(intervals())
     inside = np.abs(np.linspace(-3, 3, 200)) <= 1.96

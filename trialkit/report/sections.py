@@ -209,9 +209,9 @@ def power_section(power: Any, picture: Place) -> Section:
         blocks.append(Block("list", items=warnings))
     from trialkit.report.figures.power import planned_curve, plot_power
 
-    curve, point = planned_curve(power)
+    curve, point, over = planned_curve(power)
     if curve is not None:
-        blocks.append(picture(plot_power(curve, planned=point)))
+        blocks.append(picture(plot_power(curve, planned=point, x=over)))
     explain = getattr(power, "explain", None)
     if callable(explain):
         blocks.append(

@@ -51,6 +51,9 @@ def plot_love(allocation: Any = None, *, baseline: Any = None, ax: Any = None) -
         raise InputError("there is no balance to draw. Give an allocation, or the baseline table.")
     data = pd.DataFrame(rows, columns=["panel", "label", "smd", "low", "high", "quantile", "signed"])
     shown_rows = records(data)
+    arms = (
+        getattr(baseline, "arms", None) or tuple(getattr(getattr(allocation, "plan", None), "arms", ()))[:2] or ("control", "intervention")
+    )
     lines: list[tuple[str, int]] = []
     for panel in dict.fromkeys(data["panel"]):
         lines.append((panel, -1))
@@ -113,7 +116,7 @@ def plot_love(allocation: Any = None, *, baseline: Any = None, ax: Any = None) -
                 )
         ax.xaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
         ax.set_xlabel(
-            "standardised difference, intervention minus control" if data["signed"].any() else "standardised difference",
+            f"standardised difference, {clean(arms[1])} minus {clean(arms[0])}" if data["signed"].any() else "standardised difference",
             fontsize=FONT_SIZE - 0.5,
         )
     seen = [r for r in shown_rows if np.isfinite(r["smd"])]

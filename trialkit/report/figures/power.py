@@ -152,31 +152,26 @@ def _end_labels(ax: Any, ends: list[tuple[float, str, str]], name: str) -> None:
     )
 
 
-def planned_curve(power: Any) -> tuple[pd.DataFrame | None, tuple[float, float] | None]:
-    """The curve around a planned design: clusters from a quarter to twice the plan, for its ICC and ICCs beside it.
+def planned_curve(power: Any) -> tuple[pd.DataFrame | None, tuple[float, float] | None, str]:
+    """The curve around a planned design: a quarter to twice its clusters (or pairs), for its ICC and ICCs beside it.
 
-    A result that has its own ``curve()`` gives that; else the closed form is asked again at other numbers of clusters.
-    (None, None) when the design is not one whose clusters can be varied.
+    Returns the curve, the planned point and what is on the axis; the curve is None for a design whose clusters cannot
+    simply be varied.
     """
-    given = getattr(power, "curve", None)
-    value, clusters = getattr(power, "power", None), getattr(power, "clusters", None)
-    point = (float(clusters), float(value)) if isinstance(clusters, int | float) and isinstance(value, float) else None
-    if callable(given):
-        made = given()
-        frame = getattr(made, "frame", made)
-        return (frame if isinstance(frame, pd.DataFrame) else None), point
-    design = getattr(power, "design", None)
-    if point is None or clusters is None or design is None or getattr(design, "design", None) != "parallel":
-        return None, point
-    icc = design.icc
-    if not isinstance(icc, int | float) or design.effect is None:
-        return None, point
-    from dataclasses import replace
+    value, design = getattr(power, "power", None), getattr(power, "design", None)
+    scheme = getattr(design, "design", None)
+    over = "pairs" if scheme == "matched-pairs" else "clusters"
+    count = getattr(power, over, None)
+    if not isinstance(count, int | float) or not isinstance(value, float):
+        return None, None, over
+    point = (float(count), value)
+    icc = getattr(design, "icc", None)
+    if scheme not in ("parallel", "matched-pairs") or not isinstance(icc, int | float) or getattr(design, "effect", None) is None:
+        return None, point, over
+    from trialkit.power import power_grid
 
-    from trialkit.power import power as power_of
-
+    step = 1 if over == "pairs" else 2
     beside = sorted({round(x, 4) for x in (0.0, icc / 2, float(icc), 2 * icc, 4 * icc) if x < 0.6})
-    low = max(4, 2 * round(clusters / 8))
-    steps = sorted({*(2 * round(c / 2) for c in np.linspace(low, 2 * clusters, 30)), int(clusters)})
-    rows = [(float(k), rho, float(power_of(replace(design, clusters=int(k), icc=rho)).power)) for rho in beside for k in steps]
-    return pd.DataFrame(rows, columns=["clusters", "icc", "power"]), point
+    low = max(2 * step, step * round(count / (4 * step)))
+    steps = sorted({*(step * round(c / step) for c in np.linspace(low, 2 * count, 30)), int(count)})
+    return power_grid(design, **{over: steps}, icc=beside).frame, point, over
