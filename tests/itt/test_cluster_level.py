@@ -13,7 +13,7 @@ from scipy import stats
 
 from trialkit.door import InputError
 from trialkit.itt.cluster_level import paired, site_values, two_stage
-from trialkit.itt.randomisation import AssignmentList, randomisation_test
+from trialkit.itt.randomisation import AssignmentList, max_t, randomisation_test
 
 MODELS = Path(__file__).parents[1] / "reference" / "models"
 CLOSE = {"rel": 1e-8}
@@ -170,6 +170,47 @@ def test_a_plan_of_the_allocation_room_serves():
     lost = frame[frame["site"] != values.sites[0]]
     noted = randomisation_test(site_values(lost["y"], lost["site"], lost["arm"]), plan)
     assert values.sites[0] in noted.notes[0]
+
+
+@pytest.fixture(scope="module")
+def family():
+    rng = np.random.default_rng(12)
+    common = rng.normal(size=8)
+    sites, arm = [f"S{k}" for k in range(8)], np.array([0, 1] * 4)
+    make = {name: common + 0.6 * rng.normal(size=8) + shift * arm for name, shift in (("a", 1.5), ("b", 0.3), ("c", 0.0))}
+    return {name: site_values(y, sites, arm) for name, y in make.items()}
+
+
+def test_max_t_by_hand(family):
+    plan = all_balanced([f"S{k}" for k in range(8)])
+    frame = max_t(family, plan).frame.set_index("outcome")
+    stat = {
+        name: np.array([abs(stats.ttest_ind(v.value[z == 1], v.value[z == 0]).statistic) for z in plan.codes]) for name, v in family.items()
+    }
+    seen = {name: abs(stats.ttest_ind(v.value[v.arm == 1], v.value[v.arm == 0]).statistic) for name, v in family.items()}
+    order = sorted(seen, key=seen.get, reverse=True)
+    last = 0.0
+    for k, name in enumerate(order):
+        largest = np.max([stat[n] for n in order[k:]], axis=0)
+        last = max(last, float(np.mean(largest >= seen[name] - 1e-9)))
+        assert frame.loc[name, "p_adjusted"] == pytest.approx(last)
+        assert frame.loc[name, "p_value"] == pytest.approx(np.mean(stat[name] >= seen[name] - 1e-9))
+        assert abs(frame.loc[name, "statistic"]) == pytest.approx(seen[name])
+
+
+def test_max_t_never_costs_more_than_holm_of_the_same_p(family):
+    from trialkit.itt.multiplicity import adjust
+
+    frame = max_t(family, all_balanced([f"S{k}" for k in range(8)])).frame
+    assert (frame["p_adjusted"] <= adjust(frame["p_value"], "holm") + 1e-12).all()
+    assert (frame["p_adjusted"] >= frame["p_value"]).all()
+
+
+def test_max_t_of_one_outcome_is_the_randomisation_test(family):
+    plan = all_balanced([f"S{k}" for k in range(8)])
+    one = {"a": family["a"]}
+    # with equal arms |t| and |difference| order the assignments alike
+    assert max_t(one, plan).frame["p_adjusted"][0] == pytest.approx(randomisation_test(family["a"], plan).p_value)
 
 
 @pytest.mark.parametrize(

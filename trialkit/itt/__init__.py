@@ -14,7 +14,7 @@ from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families
-from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, randomisation_test
+from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "hedges_2007",
     "hedges_g",
     "itt",
+    "max_t",
     "paired",
     "randomisation_test",
     "robust",
