@@ -48,15 +48,22 @@ def say(message: str, *, quiet: bool = False) -> None:
         typer.echo(message, err=True)
 
 
-def new_folder(path: Path, names: list[str], *, force: bool) -> Path:
-    """A folder for output: made if it is not there; files it holds are refused without `force`."""
-    from trialkit.door import InputError, Refused, WriteError
+def check_folder(path: Path, names: list[str], *, force: bool) -> None:
+    """Complain, before any work is done, of a folder that cannot take the output."""
+    from trialkit.door import InputError, Refused
 
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file, so results cannot be written into it. Name a folder with -o.")
     taken = [name for name in names if (path / name).exists()]
     if taken and not force:
         raise Refused(f"{path / taken[0]} exists already and is not overwritten. Name another folder with -o, or say --force.")
+
+
+def new_folder(path: Path, names: list[str], *, force: bool) -> Path:
+    """A folder for output: made if it is not there; files it holds are refused without `force`."""
+    from trialkit.door import WriteError
+
+    check_folder(path, names, force=force)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

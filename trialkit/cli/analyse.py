@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from trialkit.cli._show import new_folder, print_json, rows, say
+from trialkit.cli._show import check_folder, new_folder, print_json, rows, say
 
 
 def analyse(
@@ -21,21 +21,26 @@ def analyse(
 ) -> None:
     """Intention-to-treat analysis of every declared outcome, with multiple imputation."""
     from trialkit.design import TrialDesign
-    from trialkit.door import read_table
+    from trialkit.door import read_table, write_whole
     from trialkit.imputation import impute
     from trialkit.itt import itt
-    from trialkit.report import report, save_figures, write_tables
+    from trialkit.report import report, write_tables
 
     declared = TrialDesign.from_toml(design)
     people = read_table(data, text=declared.text_columns)
-    folder = new_folder(output, ["report.html", "results.csv"], force=force)
+    check_folder(output, ["report.html", "results.csv"], force=force)
     imputations = None if complete_cases else impute(people, declared, m=m, seed=seed)
     results = itt(people if imputations is None else imputations, declared)
-    written = write_tables(results, folder, design=declared, force=force)
-    written += save_figures(results, folder, design=declared, force=force)
-    page = report(results, folder / "report.html", design=declared, people=people, imputations=imputations, force=force)
+    page = report(results, design=declared, people=people, imputations=imputations)
+    # everything is computed; only now is anything written
+    folder = new_folder(output, ["report.html", "results.csv"], force=force)
+    write_whole(folder / "report.html", page.html, force=force)
+    written = write_tables(results, folder, design=declared, people=people, force=force)
+    written += page.save_figures(folder / "figures", force=force)
     if as_json:
-        print_json({"results": rows(results.frame), "notes": list(results.notes), "files": [*map(str, written), str(page.path)]})
+        print_json(
+            {"results": rows(results.frame), "notes": list(results.notes), "files": [*map(str, written), str(folder / "report.html")]}
+        )
         return
     typer.echo(results.to_text())
-    say(f"Wrote {page.path} and {len(written)} tables and figures in {folder}.")
+    say(f"Wrote {folder / 'report.html'} and {len(written)} tables and figures in {folder}.")

@@ -14,18 +14,23 @@ def check(
     trials: int = typer.Option(200, help="How many trials to simulate."),
     seed: int = typer.Option(..., help="A whole number; the same seed gives the same figures."),
     jobs: int = typer.Option(1, help="Worker processes; the figures do not depend on it."),
+    junit: Path | None = typer.Option(None, help="Also write JUnit XML there, for a CI server."),
+    force: bool = typer.Option(False, "--force", help="Overwrite the JUnit file."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
 ) -> None:
     """Simulate trials, analyse each, and hold the figures against their limits.
 
     Exit 0 when everything is inside its limits, 1 when something is outside, 2 for bad input.
     """
+    from trialkit.door import write_whole
     from trialkit.simulation import Scenario
     from trialkit.simulation import check as run
 
     result = run(Scenario.from_toml(scenario), trials=trials, seed=seed, jobs=jobs)
+    if junit is not None:
+        write_whole(junit, result.to_junit(), force=force)
     if as_json:
-        print_json(result.to_dict())
+        print_json({"passed": result.passed, **result.to_dict()})
     else:
         typer.echo(result.to_text())
     if not result.passed:

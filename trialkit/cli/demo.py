@@ -85,7 +85,7 @@ def demo(
         imputations=imputations,
         force=force,
     )
-    page.save_pictures(folder / "figures", force=force)
+    page.save_figures(folder / "figures", force=force)
     typer.echo(
         _line("report", f"{page.path}; tables in {folder}/, pictures in {folder / 'figures'}/, certificate {folder / 'allocation.json'}")
     )

@@ -1,0 +1,271 @@
+"""The command line as its user meets it: what it prints, its exit codes, and one clear message for each fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trialkit.cli import main
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "synthetic_data"
+DESIGN = DATA / "trial.toml"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Path:
+    """The sites still there at the draw, as a file."""
+    lines = (DATA / "sites.csv").read_text().splitlines()
+    path = tmp_path / "sites.csv"
+    path.write_text("\n".join([lines[0], *(x for x in lines[1:] if ",randomised," in x)]) + "\n")
+    return path
+
+
+# --- power and icc ------------------------------------------------------------------------------------------
+
+
+def test_power_of_the_published_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "power", "--clusters", 68, "--cluster-size", 2, "--icc", ".05", "--effect", ".5", "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["power"] == pytest.approx(0.8005608, abs=1e-6)
+    assert answer["df"] == 66
+
+
+def test_power_solves_for_clusters_and_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "power", "--cluster-size", 2, "--icc", ".05", "--effect", ".5", "--power", ".8", "--json")
+    assert json.loads(out)["clusters"] == 68
+    _, out, _ = run(capsys, "power", "--clusters", 68, "--cluster-size", 2, "--icc", ".05", "--power", ".8", "--json")
+    assert json.loads(out)["effect"] == pytest.approx(0.499642, abs=1e-6)
+
+
+def test_power_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "power", "--clusters", "20,40", "--cluster-size", 10, "--icc", ".01,.05,.1", "--effect", ".4", "--json")
+    grid = json.loads(out)["grid"]
+    assert code == 0
+    assert len(grid) == 6
+    code, out, _ = run(capsys, "power", "--clusters", "20,40", "--cluster-size", 10, "--icc", ".01", "--effect", ".4")
+    assert code == 0
+    assert len(out.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--clusters", "68", "--cluster-size", "2", "--icc", "1.5", "--effect", ".5"], "icc"),
+        (["--clusters", "68", "--cluster-size", "0", "--icc", ".05", "--effect", ".5"], "cluster_size"),
+        (["--clusters", "sixty", "--cluster-size", "2", "--icc", ".05", "--effect", ".5"], "not a number"),
+        (["--clusters", "6.5", "--cluster-size", "2", "--icc", ".05", "--effect", ".5"], "whole number"),
+        (["--cluster-size", "2", "--icc", ".05"], "give --clusters and --effect"),
+        (["--clusters", "4", "--pairs", "2", "--cluster-size", "2", "--icc", ".05", "--effect", ".5"], "--pairs"),
+        (["--clusters", "68", "--cluster-size", "2", "--icc", ".05", "--effect", ".5", "--power", ".8"], "leave out either"),
+        (["--clusters", "68"], "Missing option"),
+        (["--clusterz", "68"], "No such option"),
+    ],
+)
+def test_power_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
+    code, out, err = run(capsys, "power", *arguments)
+    assert code == 2
+    assert out == ""
+    assert says in err
+
+
+def test_icc(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "icc", DATA / "people.csv", "--outcome", "climate_0", "--cluster", "site", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["conf_low"] < answer["icc"] < answer["conf_high"]
+    code, _, err = run(capsys, "icc", DATA / "people.csv", "--outcome", "climat_0", "--cluster", "site")
+    assert code == 2
+    assert "Did you mean 'climate_0'" in err
+
+
+# --- allocation ---------------------------------------------------------------------------------------------
+
+
+def test_plan_draw_verify(capsys: pytest.CaptureFixture[str], tmp_path: Path, sites: Path) -> None:
+    plan, allocation, table = tmp_path / "plan.json", tmp_path / "allocation.json", tmp_path / "allocation.csv"
+    code, out, _ = run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", plan, "--json")
+    locked = json.loads(out)
+    assert (code, locked["pairs"], len(locked["singles"])) == (0, 42, 1)
+    seed = tmp_path / "seed.txt"
+    seed.write_text("5a0c1e7f9b3d24866a1f0c2b7d9e4835\n")
+    code, out, err = run(
+        capsys, "allocate", "draw", plan, "--seed-file", seed, "--seed-source", "two dice", "-o", allocation, "--csv", table
+    )
+    assert code == 0, err
+    assert locked["digest"] in out
+    before = allocation.read_bytes()
+
+    code, out, _ = run(capsys, "allocate", "verify", allocation, sites, "--commitment", locked["commitment"], "--json")
+    assert code == 0
+    assert json.loads(out)["anchored"] is True
+
+    # a second draw, and a draw over a file
+    code, _, err = run(capsys, "allocate", "draw", plan, "--seed-file", seed, "--seed-source", "again", "-o", tmp_path / "b.json")
+    assert code == 3
+    assert "drawn once" in err
+    assert not (tmp_path / "b.json").exists()
+    code, _, _ = run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", plan)
+    assert code == 3
+    assert allocation.read_bytes() == before
+
+    # one site's budget changed after the fact
+    text = sites.read_text()
+    first = text.splitlines()[1].split(",")
+    sites.write_text(text.replace(first[4], "999", 1))
+    code, _, err = run(capsys, "allocate", "verify", allocation, sites)
+    assert code == 1
+    assert f"site {first[0]}" in err
+
+
+def test_seed_from_standard_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, sites: Path) -> None:
+    plan = tmp_path / "plan.json"
+    run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", plan)
+    done = subprocess.run(
+        ["trialkit", "allocate", "draw", plan, "--seed", "-", "--seed-source", "x", "-o", tmp_path / "a.json"],
+        executable=Path(sys.executable).with_name("trialkit"),
+        input="5a0c1e7f9b3d24866a1f0c2b7d9e4835\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "a.json").read_text())
+
+
+def test_there_is_no_default_seed(capsys: pytest.CaptureFixture[str], tmp_path: Path, sites: Path) -> None:
+    plan = tmp_path / "plan.json"
+    run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", plan)
+    code, _, err = run(capsys, "allocate", "draw", plan, "--seed-source", "x", "-o", tmp_path / "a.json")
+    assert code == 2
+    assert "no default seed" in err
+    code, _, err = run(capsys, "allocate", "draw", plan, "--seed-file", tmp_path / "none", "--seed-source", "x", "-o", tmp_path / "a.json")
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.replace("annual_budget", "budget", 1), "annual_budget"),
+        (lambda t: t + t.splitlines()[1] + "\n", "rows 2 and"),
+        (lambda t: t.replace("S05", "", 1), "blank"),
+        (lambda t: t + "one,cell\n", "cells where the header has"),
+        (lambda t: "", "empty"),
+    ],
+)
+def test_bad_site_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path, sites: Path, change, says: str) -> None:
+    sites.write_text(change(sites.read_text()))
+    code, _, err = run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", tmp_path / "plan.json")
+    assert code == 2
+    assert says in err
+    assert not (tmp_path / "plan.json").exists()
+
+
+# --- analyse ------------------------------------------------------------------------------------------------
+
+
+def test_analyse_writes_tables_pictures_and_the_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    arguments = ("analyse", DATA / "people.csv", "--design", DESIGN, "-o", folder, "--m", 3, "--seed", 5)
+    code, out, err = run(capsys, *arguments)
+    assert code == 0, err
+    assert "climate" in out
+    names = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert {"report.html", "results.csv", "forest.svg"} <= names
+    code, _, err = run(capsys, *arguments)
+    assert code == 3
+    assert "--force" in err
+    code, out, _ = run(capsys, *arguments, "--force", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert len(answer["results"]) == 18
+
+
+@pytest.mark.parametrize(
+    ("design", "data", "says"),
+    [
+        (lambda t: t.replace("[columns]", "[colums]"), lambda t: t, "Did you mean 'columns'"),
+        (lambda t: t.replace('name = "climate"', 'name = "climat"'), lambda t: t, "climat"),
+        (lambda t: t, lambda t: t.replace("site,", "place,", 1), "'site'"),
+        (lambda t: t, lambda t: t.replace(",control,", ",contorl,", 1), "contorl"),
+        (lambda t: t, lambda t: t.replace("P002,", "P001,", 1), "P001"),
+    ],
+)
+def test_analyse_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, design, data, says: str) -> None:
+    toml, table = tmp_path / "trial.toml", tmp_path / "people.csv"
+    toml.write_text(design(DESIGN.read_text()))
+    table.write_text(data((DATA / "people.csv").read_text()))
+    code, out, err = run(capsys, "analyse", table, "--design", toml, "-o", tmp_path / "r", "--complete-cases")
+    assert code == 2, err
+    assert says in err
+    assert out == ""
+    assert not any((tmp_path / "r").glob("*"))
+
+
+# --- simulate and check -------------------------------------------------------------------------------------
+
+
+def test_simulate_writes_the_same_bytes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    scenario = DATA / "scenarios" / "supervision.toml"
+    for name in ("a", "b"):
+        code, _, _ = run(capsys, "simulate", scenario, "--seed", 3, "-o", tmp_path / name)
+        assert code == 0
+    for file in ("sites.csv", "people.csv", "truth.csv"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    code, _, _ = run(capsys, "simulate", scenario, "--seed", 3, "-o", tmp_path / "a")
+    assert code == 3
+
+
+def test_check_says_yes_and_no(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "check", DATA / "scenarios" / "null.toml", "--trials", 40, "--seed", 1, "--json")
+    assert code == 0, err
+    assert json.loads(out)["passed"] is True
+    bad = tmp_path / "bad.toml"
+    bad.write_text("nonsense = 1\n")
+    code, _, err = run(capsys, "check", bad, "--trials", 10, "--seed", 1)
+    assert code == 2
+    assert "nonsense" in err
+
+
+# --- the rest -----------------------------------------------------------------------------------------------
+
+
+def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version")[:2] == (0, "trialkit 0.1.0\n")
+    code, _, err = run(capsys, "powr")
+    assert code == 2
+    assert "power" in err
+
+
+def test_a_fault_of_our_own_is_one_line_and_70(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def broken(**_: object) -> None:
+        raise RuntimeError("inside")
+
+    monkeypatch.setattr(sys.modules["trialkit.power"], "power", broken)
+    code, _, err = run(capsys, "power", "--clusters", 68, "--cluster-size", 2, "--icc", ".05", "--effect", ".5")
+    assert code == 70
+    assert "fault of its own" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def stopped(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["trialkit.power"], "power", stopped)
+    code, _, _ = run(capsys, "power", "--clusters", 68, "--cluster-size", 2, "--icc", ".05", "--effect", ".5")
+    assert code == 130
