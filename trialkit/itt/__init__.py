@@ -12,6 +12,7 @@ from trialkit.itt.compliance import ComplierEffect, complier_effect
 from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
 from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
+from trialkit.itt.influence import Influence, leave_one_out
 from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
@@ -23,6 +24,7 @@ __all__ = [
     "EffectSize",
     "GeneralisedMixedModel",
     "ITTResults",
+    "Influence",
     "MarginalModel",
     "MethodComparison",
     "MixedModel",
@@ -42,6 +44,7 @@ __all__ = [
     "hedges_2007",
     "hedges_g",
     "itt",
+    "leave_one_out",
     "max_t",
     "paired",
     "randomisation_test",

@@ -126,9 +126,9 @@ def itt(
     >>> results.frame[["outcome", "n", "clusters", "m"]].to_dict("records")
     [{'outcome': 'recovery', 'n': 60, 'clusters': 12, 'm': 1}]
     """
-    plan = _plan(design, inference, conf_level)
+    plan = plan_of(design, inference, conf_level)
     tables, _, outcomes = prepare(data, design, denominator=plan.denominator, scale=sd)
-    done = [_fitted(one, plan) for one in outcomes]
+    done = [fit_prepared(one, plan) for one in outcomes]
     return _assemble(done, data, tables, design, plan, sd)
 
 
@@ -136,13 +136,16 @@ def itt(
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class AnalysisPlan:
+    """How every outcome is analysed."""
+
     inference: str
     conf_level: float
     denominator: str
 
 
-def _plan(design: TrialDesign, inference: str | None, conf_level: float | None) -> _Plan:
+def plan_of(design: TrialDesign, inference: str | None, conf_level: float | None) -> AnalysisPlan:
+    """The design's choices, or the caller's."""
     if not isinstance(design, TrialDesign):
         raise InputError(
             f"itt needs a TrialDesign as its second argument, not {type(design).__name__}. Read one: TrialDesign.from_toml(path)."
@@ -153,7 +156,7 @@ def _plan(design: TrialDesign, inference: str | None, conf_level: float | None) 
     level = design.analysis.conf_level if conf_level is None else conf_level
     if not 0 < level < 1:
         raise InputError(f"conf_level = {level} is not between 0 and 1, for example 0.95.")
-    return _Plan(chosen, level, design.analysis.standardise)
+    return AnalysisPlan(chosen, level, design.analysis.standardise)
 
 
 # --- one outcome --------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ class _Fits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class Fitted:
     """An outcome with its fits, or the reason why there are none."""
 
     prepared: Prepared
@@ -195,17 +198,18 @@ class _Done:
     reason: str
 
 
-def _fitted(one: Prepared, plan: _Plan) -> _Done:
+def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
+    """Fit the model of one outcome to each of its tables."""
     if one.reason:
-        return _Done(one, None, one.reason)
+        return Fitted(one, None, one.reason)
     if sum(one.sites) < 3:
         reason = f"there are {one.sites[0]} and {one.sites[1]} sites in the two arms, so nothing tells the arm from the site"
-        return _Done(one, None, reason)
+        return Fitted(one, None, reason)
     fitted = _fit_all(one.matrices, one.responses, one.groups)
     bad = next((f.status for f in fitted if f.status not in ("ok", "singletons")), "")
     if bad:
-        return _Done(one, None, _WHY.get(bad, bad))
-    return _Done(one, _infer(fitted, one.sd, plan, pair=one.pair is not None), "")
+        return Fitted(one, None, _WHY.get(bad, bad))
+    return Fitted(one, _infer(fitted, one.sd, plan, pair=one.pair is not None), "")
 
 
 def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequence[NDArray[np.intp]]) -> list[Any]:
@@ -215,7 +219,7 @@ def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequ
     return [reml.fit(x, y, groups) for x, y in zip(matrices, responses, strict=True)]
 
 
-def _infer(fitted: Sequence[Any], sd: Array, plan: _Plan, *, pair: bool) -> _Fits:
+def _infer(fitted: Sequence[Any], sd: Array, plan: AnalysisPlan, *, pair: bool) -> _Fits:
     rule = small_sample.kenward_roger if plan.inference == "kenward-roger" else small_sample.satterthwaite
     m = len(fitted)
     estimate, std_error, df = np.empty(m), np.empty(m), np.empty(m)
@@ -244,7 +248,8 @@ def _infer(fitted: Sequence[Any], sd: Array, plan: _Plan, *, pair: bool) -> _Fit
 # --- one table of results -----------------------------------------------------------------------------------
 
 
-def _row(done: _Done, plan: _Plan) -> dict[str, Any]:
+def pooled_row(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
+    """The pooled, standardised effect of one outcome; every number missing when it could not be fitted."""
     f = done.fits
     m = 0 if f is None else len(f.estimate)
     row: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
@@ -268,9 +273,11 @@ def _row(done: _Done, plan: _Plan) -> dict[str, Any]:
     return row
 
 
-def _assemble(done: Sequence[_Done], data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, plan: _Plan, sd: str) -> ITTResults:
+def _assemble(
+    done: Sequence[Fitted], data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, plan: AnalysisPlan, sd: str
+) -> ITTResults:
     m = len(tables)
-    rows = [_row(one, plan) for one in done]
+    rows = [pooled_row(one, plan) for one in done]
     p = np.array([row["p_value"] for row in rows])
     adjusted = adjust_families(p, [one.prepared.outcome.family for one in done], design.analysis.multiplicity, on_missing="as_p1")
     table = []
@@ -299,7 +306,7 @@ def _assemble(done: Sequence[_Done], data: Any, tables: Sequence[pd.DataFrame], 
     )
 
 
-def _detail(done: _Done, plan: _Plan) -> dict[str, Any]:
+def _detail(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
     one, f = done.prepared, done.fits
     o = one.outcome
     nan = math.nan
@@ -341,7 +348,7 @@ def _detail(done: _Done, plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _notes(done: Sequence[_Done], data: Any, design: TrialDesign, plan: _Plan, m: int) -> list[str]:
+def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: AnalysisPlan, m: int) -> list[str]:
     fitted = [one for one in done if one.fits is not None]
     notes = []
     if m == 1:
@@ -399,7 +406,7 @@ def _pair_words(design: TrialDesign) -> str:
     }[design.analysis.pair_effects]
 
 
-def _families_note(done: Sequence[_Done], design: TrialDesign) -> list[str]:
+def _families_note(done: Sequence[Fitted], design: TrialDesign) -> list[str]:
     method = design.analysis.multiplicity
     if method == "none":
         return ["p_adjusted equals p_value: no adjustment for several outcomes was declared."]
