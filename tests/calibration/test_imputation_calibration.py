@@ -152,7 +152,8 @@ def test_stored_results_keep_the_limits(setting: str) -> None:
     results = stored["settings"][setting]
     assert not complaints(setting, results)
     # the limits can be broken: complete cases in B10 are far off, single-level imputation loses the sites
-    assert results["single-level"]["icc"] < 0.75 * results["full data"]["icc"]
+    # (in B10 the interim score carries part of the site's effect over)
+    assert results["single-level"]["icc"] < (0.9 if setting == "B10" else 0.75) * results["full data"]["icc"]
     if setting == "B10":
         assert abs(results["complete cases"]["bias"]) > 0.15
         assert results["complete cases"]["coverage"] < 0.9

@@ -162,3 +162,23 @@ def test_more_imputations_needed_for_more_missing_information() -> None:
     assert (np.diff(pilot.m_recommended) > 0).all()
     # von Hippel's own arithmetic: logit(.3) + 1.96 sqrt(2/20) -> FMI_upper = .4434; 1 + (.4434/.05)^2 / 2 = 40.3
     assert pilot.m_recommended[1] == 41
+
+
+LIKELIHOOD = json.loads((Path(__file__).parents[1] / "reference" / "pooling_likelihood.json").read_text())
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", LIKELIHOOD["cases"], ids=lambda c: c["name"])
+def test_pooled_likelihood_ratio_tests_against_mitml(case: dict[str, Any]) -> None:
+    """D2, D3 and D4 of mitml 0.4-4 from the same completed-data statistics (made by pooling_likelihood.R)."""
+    k, m = case["k"], case["m"]
+    results = {
+        "D2": pooling.d2(np.maximum(case["statistics"], 0.0), k),
+        "D3": pooling.d3(case["d3_mean"], case["d3_pooled"], k, m),
+        "D4": pooling.d4(case["d4_mean"], case["d4_stacked"], k, m),
+    }
+    for name, test in results.items():
+        expected = [case[name][c] for c in ("F", "df1", "df2", "p", "riv")]
+        got = [test.statistic, test.df1, test.df2, test.p_value, test.riv]
+        # D3's and D4's relative increase is a difference of likelihoods that R evaluates to about 1e-9
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8, err_msg=name)
