@@ -99,6 +99,47 @@ def test_corrections_only_enlarge():
     assert (se["LZ"] < se["FG"]).all()
 
 
+def test_standardised_risks_without_covariates_are_the_arms_own():
+    frame = pd.read_csv(MODELS / "data" / "crt_main.csv")
+    fit = fit_marginal("ybin ~ arm", frame, cluster="site", correlation="independence", correction="LZ")
+    table = fit.standardised("arm").frame.set_index("measure")
+    p = frame.groupby("arm")["ybin"].mean()
+    assert table["estimate"].tolist() == pytest.approx(
+        [p[0], p[1], p[1] - p[0], p[1] / p[0], p[1] / (1 - p[1]) / (p[0] / (1 - p[0]))], rel=1e-10
+    )
+    # the difference of two means of clusters: the sandwich of least squares
+    linear = fit_marginal("ybin ~ arm", frame, cluster="site", family="gaussian", correlation="independence", correction="LZ").frame
+    assert table.loc["risk difference", "std_error"] == pytest.approx(linear["std_error"][1], rel=1e-10)
+    log_odds = fit.frame.iloc[1]
+    assert table.loc["odds ratio (marginal)", ["conf_low", "conf_high", "p_value"]].tolist() == pytest.approx(
+        [np.exp(log_odds["conf_low"]), np.exp(log_odds["conf_high"]), log_odds["p_value"]], rel=1e-9
+    )
+
+
+def test_standardised_gradient_by_differences():
+    frame = pd.read_csv(MODELS / "data" / "crt_main.csv")
+    fit = fit_marginal("ybin ~ arm + y0 + gender", frame, cluster="site")
+    x, k = fit.model.x, fit.model.names.index("arm")
+
+    def difference(beta):
+        one, zero = x.copy(), x.copy()
+        one[:, k], zero[:, k] = 1.0, 0.0
+        return np.mean(1 / (1 + np.exp(-one @ beta))) - np.mean(1 / (1 + np.exp(-zero @ beta)))
+
+    gradient = np.array([(difference(fit.beta + h) - difference(fit.beta - h)) / 2e-6 for h in 1e-6 * np.eye(len(fit.beta))])
+    row = fit.standardised("arm").frame.set_index("measure").loc["risk difference"]
+    assert row["std_error"] == pytest.approx(np.sqrt(gradient @ fit.covariances["KC"] @ gradient), rel=1e-6)
+    assert row["df"] == 81.0
+
+
+def test_standardised_refuses_what_it_cannot_move():
+    frame = pd.read_csv(MODELS / "data" / "crt_main.csv")
+    with pytest.raises(InputError, match="interaction"):
+        fit_marginal("ybin ~ arm * y0", frame, cluster="site").standardised("arm")
+    with pytest.raises(InputError, match="not 0/1"):
+        fit_marginal("ybin ~ arm + y0", frame, cluster="site").standardised("y0")
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("nodes", [1, 10, 25])
 @pytest.mark.parametrize("case", [c for c in cases("G") if "glmer_nAGQ10" in c], ids=lambda c: c["id"])

@@ -13,6 +13,7 @@ with ``H_j = D_j M D_j' V_j^-1``, and t tests have (clusters - coefficients) df.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,7 @@ from trialkit.itt import model_frame
 from trialkit.itt.formula import parse
 from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import ModelFrame
-from trialkit.results import Result
+from trialkit.results import Result, Table
 
 Array = NDArray[np.float64]
 CORRECTIONS = ("LZ", "KC", "MD", "FG")
@@ -120,6 +121,80 @@ class MarginalModel(Result):
                 "conf_high": self.beta + half,
             }
         )
+
+    def standardised(self, term: str) -> Table:
+        """Marginal means in the two arms and how they differ, everybody standing once in either arm (g-computation).
+
+        Parameters
+        ----------
+        term : str
+            The arm's 0/1 coefficient, for example ``"armintervention"``; it must not be part of an interaction.
+
+        Returns
+        -------
+        Table
+            measure, estimate, std_error, df, p_value, conf_low, conf_high. For a binary outcome: risks, risk difference, risk ratio and
+            odds ratio; for counts: means, difference and rate ratio; else means and difference. Ratios have their standard error and interval
+            from the log scale. Delta method with the corrected sandwich, t with clusters - coefficients df.
+
+        Raises
+        ------
+        InputError
+            The term is unknown, not 0/1, or in an interaction.
+        """
+        names = self.model.names
+        if term not in names:
+            raise InputError(unknown_word(term, names, what="coefficient"))
+        k = names.index(term)
+        x = self.model.x
+        if not np.isin(x[:, k], (0.0, 1.0)).all():
+            raise InputError(f"the column {term!r} is not 0/1, so it does not make two arms.")
+        if any(term in name.split(":") for name in names if ":" in name):
+            raise InputError(
+                f"{term!r} is part of an interaction, so setting it alone would not move the others. Fit without the interaction."
+            )
+        family = FAMILIES[self.family]
+        means, slopes = [], []
+        for value in (0.0, 1.0):
+            moved = x.copy()
+            moved[:, k] = value
+            mean = family.mean(moved @ self.beta)
+            means.append(float(mean.mean()))
+            slopes.append((family.slope(mean)[:, None] * moved).mean(axis=0))
+        (m0, m1), (g0, g1) = means, slopes
+        word = {"binomial": "risk", "poisson": "mean count"}.get(self.family, "mean")
+        rows = [
+            (f"{word}, {term} = 0", m0, g0, False),
+            (f"{word}, {term} = 1", m1, g1, False),
+            (f"{word} difference", m1 - m0, g1 - g0, False),
+        ]
+        if self.family != "gaussian":
+            rows.append(("risk ratio" if self.family == "binomial" else "rate ratio", math.log(m1 / m0), g1 / m1 - g0 / m0, True))
+        if self.family == "binomial":
+            odds = special.logit(m1) - special.logit(m0)
+            rows.append(("odds ratio (marginal)", float(odds), g1 / (m1 * (1 - m1)) - g0 / (m0 * (1 - m0)), True))
+        cov = self.covariances[self.correction]
+        df = float(self.clusters - len(self.beta))
+        quantile = float(t_quantile(df, 0.5 + self.conf_level / 2))
+        table = []
+        for measure, value, gradient, ratio in rows:
+            se = math.sqrt(float(gradient @ cov @ gradient))
+            low, high = value - quantile * se, value + quantile * se
+            # a risk or a mean is not tested against zero
+            p = math.nan if "=" in measure else float(two_sided_p(value / se, df))
+            out = (math.exp(value), se, math.exp(low), math.exp(high)) if ratio else (value, se, low, high)
+            table.append(
+                {
+                    "measure": measure,
+                    "estimate": out[0],
+                    "std_error": out[1],
+                    "df": df,
+                    "p_value": p,
+                    "conf_low": out[2],
+                    "conf_high": out[3],
+                }
+            )
+        return Table(pd.DataFrame(table), f"Standardised over {len(x)} people", ("Ratios: std_error is that of the logarithm.",))
 
 
 def fit_marginal(
