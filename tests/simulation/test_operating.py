@@ -215,3 +215,17 @@ def test_an_outcome_nobody_answers_fails_with_its_reason() -> None:
 def test_wrong_input_is_refused(choices: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         check(SMALL, **{"trials": 5, "seed": 1, **choices})  # type: ignore[arg-type]
+
+
+def test_other_analyses_are_set_beside_the_model(supervision: Scenario) -> None:
+    from trialkit.itt import compare_methods
+
+    names = ["complete cases", "site means", "site means, by people", "pairs", "randomisation test"]
+    result = check(supervision, trials=2, seed=7, analyses=names)
+    assert not result.failures and list(result.frame["analysis"].unique()) == names
+    expected = compare_methods(simulate(supervision, seed=result.trial_seeds[1]).people, supervision.design).frame
+    row = expected.query("outcome == 'climate' and analysis == 'site means, adjusted'").iloc[0]
+    assert result.values[1, 1, 0, 0] == pytest.approx(row["estimate"], rel=1e-10)
+    assert result.values[1, 1, 0, 5] == pytest.approx(row["p_value"], rel=1e-10)
+    # the randomisation test has no standard error, and is judged by its interval and p-value all the same
+    assert np.isnan(result.values[:, 4, :, 1]).all() and not np.isnan(result.values[:, 4, :, 3:6]).any()

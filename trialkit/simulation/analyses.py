@@ -23,6 +23,7 @@ from trialkit.simulation.scenario import Scenario
 from trialkit.simulation.streams import Floats, child_seeds
 from trialkit.simulation.trial import flow_names, table
 
+_DRAWS = 999  # of the randomisation test
 FIELDS = ("estimate", "std_error", "df", "conf_low", "conf_high", "p_value", "icc", "singular")
 
 
@@ -39,12 +40,15 @@ class Analysis:
     inference : {"kenward-roger", "satterthwaite"} or None
         None: as the design says.
     pair_effects : {"none", "random", "fixed"} or None
+    comparison : str or None
+        One of the analyses `trialkit.itt.compare_methods` sets beside the mixed model, by its name there.
     """
 
     name: str
     data: Literal["complete cases", "imputed", "complete data"] = "complete cases"
     inference: Literal["kenward-roger", "satterthwaite"] | None = None
     pair_effects: Literal["none", "random", "fixed"] | None = None
+    comparison: str | None = None
 
     def design(self, design: TrialDesign) -> TrialDesign:
         """The trial's design with this analysis's choices."""
@@ -65,6 +69,11 @@ KNOWN: Mapping[str, Analysis] = {
         Analysis("imputed", data="imputed"),
         Analysis("imputed, satterthwaite", data="imputed", inference="satterthwaite"),
         Analysis("imputed, random pairs", data="imputed", pair_effects="random"),
+        Analysis("site means, unadjusted", comparison="site means, unadjusted"),
+        Analysis("site means", comparison="site means, adjusted"),
+        Analysis("site means, by people", comparison="site means, adjusted, by people"),
+        Analysis("pairs", comparison="pair differences, adjusted"),
+        Analysis("randomisation test", comparison="randomisation test, adjusted"),
     )
 }
 
@@ -124,11 +133,18 @@ def answer(plan: Blueprint, seeds: Sequence[int], analyses: Sequence[Analysis], 
             failures += [(t, a, None, "simulate", _words(error)) for a in range(len(analyses))]
             continue
         frame = None
+        compared: Any = None
         for a, analysis in enumerate(analyses):
             if a in batches:
                 batches[a].add(t, making.draw(plan, seed, complete=True) if analysis.data == "complete data" else drawn)
                 continue
             frame = table(plan, drawn) if frame is None else frame
+            if analysis.comparison is not None:
+                compared = _compare(scenario, analyses, frame, drawn, seed) if compared is None else compared
+                found, problems = _from_comparison(scenario, analysis.comparison, compared)
+                values[t, a] = found
+                failures += [(t, a, k, stage, why) for k, stage, why in problems]
+                continue
             found, problems = _by_itt(scenario, analysis, frame, plan, seed, imputations)
             values[t, a] = found
             failures += [(t, a, k, stage, why) for k, stage, why in problems]
@@ -180,6 +196,33 @@ def _by_itt(
     return out, problems
 
 
+def _compare(scenario: Scenario, analyses: Sequence[Analysis], frame: Any, drawn: Drawn, seed: int) -> Any:
+    """All comparison analyses of one trial at once, or the error that stopped them."""
+    from trialkit.itt.comparison import RANDOMISATION, compare_methods
+
+    plan = drawn.randomisation.plan if any(a.comparison == RANDOMISATION for a in analyses) else None
+    try:
+        return compare_methods(frame, scenario.design, plan=plan, draws=_DRAWS, seed=child_seeds(seed, 1, "randomisation")[0])
+    except Exception as error:
+        return error
+
+
+def _from_comparison(scenario: Scenario, name: str, compared: Any) -> tuple[Floats, list[tuple[int | None, str, str]]]:
+    """The rows of one analysis out of `compare_methods`."""
+    out = np.full((len(scenario.outcomes), len(FIELDS)), np.nan)
+    if isinstance(compared, Exception):
+        return out, [(None, "analyse", _words(compared))]
+    rows = {r["outcome"]: r for r in compared.frame.to_dict("records") if r["analysis"] == name}
+    problems: list[tuple[int | None, str, str]] = []
+    for k, o in enumerate(scenario.outcomes):
+        if o.name not in rows or (o.name, name) in compared.problems:
+            problems.append((k, "analyse", compared.problems.get((o.name, name), "the trial has no pairs or no plan for this analysis")))
+            continue
+        row: dict[Any, Any] = rows[o.name]
+        out[k] = [*(float(row[f]) for f in FIELDS[:6]), np.nan, 0.0]
+    return out, problems
+
+
 # --- in one batch -------------------------------------------------------------------------------------------
 
 
@@ -189,6 +232,7 @@ def _batched(scenario: Scenario, analysis: Analysis) -> bool:
     known = {"randomised", *(n for n in flow_names(scenario) if n is not None)}
     return (
         analysis.data != "imputed"
+        and analysis.comparison is None
         and design.analysis.pair_effects == "none"
         and design.analysis.standardise in ("total", "none")
         and design.imputation.population in known
