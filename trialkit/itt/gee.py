@@ -134,8 +134,8 @@ class MarginalModel(Result):
         -------
         Table
             measure, estimate, std_error, df, p_value, conf_low, conf_high. For a binary outcome: risks, risk difference, risk ratio and
-            odds ratio; for counts: means, difference and rate ratio; else means and difference. Ratios have their standard error and interval
-            from the log scale. Delta method with the corrected sandwich, t with clusters - coefficients df.
+            odds ratio; for counts: means, difference and rate ratio; else means and difference. Ratios have their standard error and
+            interval from the log scale. Delta method with the corrected sandwich, t with clusters - coefficients df.
 
         Raises
         ------
