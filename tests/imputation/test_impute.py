@@ -404,3 +404,20 @@ def test_a_score_that_its_items_do_not_make_is_refused() -> None:
     people = scale_trial()
     with pytest.raises(InputError, match="neither the mean nor the sum"):
         impute(people.assign(calm_i0=6 - people["calm_i0"]), SCALE, seed=1, items=True)
+
+
+def test_items_of_a_fully_observed_score_are_left_alone() -> None:
+    people = scale_trial()
+    people["calm"] = people["calm"].fillna(3.0)
+    sets = impute(people, SCALE, seed=1, items=True, m=2, iterations=1)
+    assert sets[0][ITEMS].equals(people[ITEMS])
+    assert not set(ITEMS) & set(sets.frame["variable"])
+
+
+def test_a_category_nobody_has_is_said(people: pd.DataFrame) -> None:
+    design = DESIGN.model_copy(
+        update={"covariates": (DESIGN.covariates[1].model_copy(update={"levels": ("young", "middle", "old", "ancient")}),)}
+    )
+    sets = impute(people, design, seed=1, m=2, iterations=1)
+    assert "ancient" in sets.events.loc[sets.events["kind"] == "empty category", "detail"].iloc[0]
+    assert "ancient" not in set(sets[0]["age_band"])

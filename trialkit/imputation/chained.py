@@ -340,7 +340,8 @@ def _model(
 ) -> tuple[Model, list[Event]]:
     frame = base.iloc[group.rows].reset_index(drop=True)
     whom = f" among {group.label}" if group.label else ""
-    columns, skipped = [], []
+    columns: list[Column] = []
+    skipped: list[Event] = []
     for variable in group.variables:
         nobody = bool(frame[variable.name].isna().all())
         # a covariate or auxiliary nobody of this kind was asked, though others were, is absent by design
@@ -348,6 +349,13 @@ def _model(
             skipped.append(Event("not asked", variable.name, f"was asked of nobody{whom}: left as it is"))
             continue
         columns.append(variables_.read(frame, variable, group.site, whom=whom))
+    for c in columns:
+        absent = [level for level in c.variable.levels or () if level not in {cell_text(label) for label in c.labels}]
+        if absent and c.categorical:
+            skipped.append(Event("empty category", c.name, f"nobody{whom} is {few(absent)}: not a value to impute"))
+    # items are of use only to a score with missing cells
+    idle = {c.name for c in columns if c.variable.items and not c.missing.any()}
+    columns = [replace(c, variable=replace(c.variable, items=())) if c.name in idle else c for c in columns if c.variable.scale not in idle]
     present = {c.name for c in columns}
     columns = [
         replace(c, variable=replace(c.variable, partner=c.variable.partner if c.variable.partner in present else None)) for c in columns
