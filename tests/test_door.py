@@ -201,3 +201,27 @@ def test_frame_digest_sees_every_cell() -> None:
 
 def test_messages_show_no_control_characters() -> None:
     assert "\x1b" not in door.printable("a\x1b[31m")
+
+
+PEOPLE = pd.DataFrame({"id": ["p1", "p2", "p3"], "clinic": ["A", "A", "B"], "arm": ["x", "x", "y"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": ["p1", "p2", "p1"]}, r"person 'p1' is in two sites, 'A' \(row 2\) and 'B' \(row 4\)"),
+        ({"id": ["p1", "p1", "p3"]}, "person 'p1' stands in rows 2 and 3"),
+        ({"arm": ["x", "z", "y"]}, "row 3: the arm 'z' is not one of"),
+        ({"arm": ["x", "y", "y"]}, r"site 'A' is in more than one arm, 'x' \(row 2\) and 'y' \(row 3\)"),
+    ],
+)
+def test_people(change: dict[str, list[str]], says: str) -> None:
+    names = {"person": "id", "site": "clinic", "arm": "arm", "arms": ("x", "y"), "where": "people.csv"}
+    door.check_people(PEOPLE, **names)
+    with pytest.raises(door.InputError, match=says):
+        door.check_people(PEOPLE.assign(**change), **names)
+
+
+def test_missing_people_cells_are_left_to_the_analysis() -> None:
+    frame = pd.DataFrame({"id": [None, None], "clinic": ["A", None], "arm": [None, "x"]})
+    door.check_people(frame, person="id", site="clinic", arm="arm", arms=("x", "y"), where="t")

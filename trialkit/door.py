@@ -398,6 +398,54 @@ def site_ids(frame: pd.DataFrame, column: str, *, where: str, what: str = "site"
     return ids
 
 
+def check_people(frame: pd.DataFrame, *, person: str, site: str, arm: str, arms: Sequence[str], where: str) -> None:
+    """What must hold for every row of a participants' table, analysed or not: one row a person, one known arm a site.
+
+    Cells that are missing are passed over here; whether they may be is the business of whoever analyses the row.
+
+    Raises
+    ------
+    InputError
+        A person in two sites or listed twice; an arm that is not one of `arms`; a site in two arms.
+    """
+    for column, role in ((person, "person"), (site, "site"), (arm, "arm")):
+        require_columns(frame, [column], where=where, why=f"as the {role} ([columns] {role})")
+    people = [cell_text(v).strip() for v in frame[person].tolist()]
+    sites = [cell_text(v).strip() for v in frame[site].tolist()]
+    allocated = [cell_text(v).strip() for v in frame[arm].tolist()]
+    seen: dict[str, int] = {}
+    for k, identifier in enumerate(people):
+        if not identifier:
+            continue
+        first = seen.setdefault(identifier, k)
+        if first == k:
+            continue
+        if sites[first] != sites[k]:
+            raise InputError(
+                f"{where}: person {printable(identifier)!r} is in two sites, {printable(sites[first])!r} (row {first + 2}) and "
+                f"{printable(sites[k])!r} (row {k + 2}). Give the two different ids, or remove one row."
+            )
+        raise InputError(
+            f"{where}: person {printable(identifier)!r} stands in rows {first + 2} and {k + 2}. "
+            "The table needs one row a person; remove or merge one."
+        )
+    arm_of: dict[str, tuple[str, int]] = {}
+    for k, (place, given) in enumerate(zip(sites, allocated, strict=True)):
+        if not given:
+            continue
+        if given not in arms:
+            raise InputError(
+                f"{where}, row {k + 2}: the arm {printable(given)!r} is not one of the design's arms ({few(list(map(repr, arms)))}). "
+                f"Correct column {arm!r}, or [arms] in the design."
+            )
+        other, row = arm_of.setdefault(place, (given, k))
+        if place and other != given:
+            raise InputError(
+                f"{where}: site {printable(place)!r} is in more than one arm, {other!r} (row {row + 2}) and {given!r} (row {k + 2}). "
+                "A site is randomised whole, so its people share one arm. Correct the rows of that site."
+            )
+
+
 def numbers(frame: pd.DataFrame, column: str, *, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A column as float64, NaN where missing; text that is not an ASCII number is an error naming row and cell."""
     require_columns(frame, [column], where=where, why="as numbers")

@@ -282,6 +282,18 @@ def test_refused_by_name(people, design, change, says):
     assert says in str(caught.value)
 
 
+def test_faults_outside_the_analysed_population_are_faults(people, design, redesign):
+    """A person listed twice is an error of the table, whether or not the second row was followed up."""
+    narrow = redesign(design, imputation={"population": "done"})
+    done = people.assign(done=1)
+    done.loc[[1, 40], "done"] = 0
+    assert len(tk.itt(done, narrow).frame) == len(design.outcomes)
+    with pytest.raises(InputError, match="person 'P0000' stands in rows 2 and 3"):
+        tk.itt(moved(done, 1, person=people["person"][0]), narrow)
+    with pytest.raises(InputError, match="row 42: the arm 'contorl'"):
+        tk.itt(moved(done, 40, arm="contorl"), narrow)
+
+
 def test_a_site_in_two_pairs(people, design, redesign):
     with pytest.raises(InputError, match="site 'S00' is in more than one pair"):
         tk.itt(moved(people, 0, pair="P99"), redesign(design, analysis={"pair_effects": "random"}))

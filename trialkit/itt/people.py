@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, cell_text, few, printable, require_columns
+from trialkit.door import InputError, cell_text, check_people, few, printable, require_columns
 
 Codes = NDArray[np.intp]
 WHERE = "the participants' table"
@@ -74,21 +74,14 @@ def read_people(frame: pd.DataFrame, design: TrialDesign) -> People:
     require_columns(frame, [c.arm], where=WHERE, why="as the arm ([columns] arm)")
     if c.rater is not None:
         require_columns(frame, [c.rater], where=WHERE, why="to tell the kinds of person apart ([columns] rater)")
+    check_people(frame, person=c.person, site=c.site, arm=c.arm, arms=design.arms.labels, where=WHERE)
     rows = _population(frame, design)
-    person, persons = _labels(frame, c.person, rows)
+    person, _ = _labels(frame, c.person, rows)
     site, sites = _labels(frame, c.site, rows)
     arm, arms = _labels(frame, c.arm, rows)
     for codes, column, what in ((person, c.person, "id"), (site, c.site, "site"), (arm, c.arm, "arm")):
         _none_missing(codes, column, what, rows, frame, c.person)
-    _person_in_one_site(person, persons, site, sites, rows)
-    unknown = [a for a in arms if a not in design.arms.labels]
-    if unknown:
-        raise InputError(
-            f"{WHERE}: the arm {printable(unknown[0])!r} is not one of the design's arms ({design.arms.reference!r}, "
-            f"{design.arms.intervention!r}). Correct column {c.arm!r}, or [arms] in the design."
-        )
     treated = np.array([a == design.arms.intervention for a in arms], dtype=np.float64)[arm]
-    _one_each(site, sites, arm, arms, what="site", of="arm", mend="A site is randomised whole, so its people share one arm.")
     pair: Codes | None = None
     pairs: tuple[str, ...] = ()
     if design.analysis.pair_effects != "none" and c.pair is not None:
@@ -152,25 +145,6 @@ def _none_missing(codes: Codes, column: str, what: str, rows: NDArray[np.intp], 
             f"{WHERE}, row {row + 2}{who}{more}: the {what} ({column!r}) is missing. Everybody analysed needs one; "
             "fill it in, or leave the row out of the population."
         )
-
-
-def _person_in_one_site(person: Codes, persons: tuple[str, ...], site: Codes, sites: tuple[str, ...], rows: NDArray[np.intp]) -> None:
-    if len(persons) == len(person):
-        return
-    order = np.argsort(person, kind="stable")
-    again = np.flatnonzero(person[order][1:] == person[order][:-1])
-    for k in again:
-        a, b = order[k], order[k + 1]
-        if site[a] != site[b]:
-            raise InputError(
-                f"{WHERE}: person {printable(persons[person[a]])!r} is in two sites, {printable(sites[site[a]])!r} (row {rows[a] + 2}) and "
-                f"{printable(sites[site[b]])!r} (row {rows[b] + 2}). Give the two different ids, or remove one row."
-            )
-    a, b = order[again[0]], order[again[0] + 1]
-    raise InputError(
-        f"{WHERE}: person {printable(persons[person[a]])!r} stands in rows {rows[a] + 2} and {rows[b] + 2}. "
-        "The table needs one row a person; remove or merge one."
-    )
 
 
 def _one_each(
