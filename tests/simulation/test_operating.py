@@ -156,8 +156,8 @@ def test_a_planted_and_a_null_scenario_pass_and_losses_not_at_random_fail(superv
     assert not row["inside"] and "bias" in row["outside"] and row["bias"] > 0.15
     assert "OUTSIDE: complete cases, climate: bias" in str(mnar)
     assert int(ET.fromstring(mnar.to_junit()).attrib["failures"]) > 0
-    assert check(Scenario.from_toml(SCENARIOS / "null.toml"), trials=25, seed=3).passed
-    assert check(supervision, trials=25, seed=3).passed
+    assert check(Scenario.from_toml(SCENARIOS / "null.toml"), trials=10, seed=3).passed
+    assert check(supervision, trials=10, seed=3).passed
 
 
 def test_limits_in_the_scenario_are_held() -> None:

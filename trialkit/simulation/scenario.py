@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 import os
 import tomllib
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from trialkit.design import Block, TrialDesign, dump_toml, explain_validation, read_toml
 from trialkit.door import DesignError, nearest_word, sha256_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def _rate(value: Any) -> Any:
@@ -500,6 +504,39 @@ class Scenario(Block):
             return cls(**tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
             raise DesignError(f"the scenario is not TOML: {error}.") from None
+
+    @classmethod
+    def from_pilot(
+        cls, people: pd.DataFrame, design: TrialDesign, *, d: Mapping[str, float] | float = 0.0, sites: int | None = None
+    ) -> Scenario:
+        """Learn a scenario from a table of people: a pilot, or an earlier trial.
+
+        Parameters
+        ----------
+        people : DataFrame
+            One row a person, with the columns the design names.
+        design : TrialDesign
+            The trial to be planned. Its [allocation] is left out: a table of people has no site columns to match on.
+        d : mapping of outcome to float, or float
+            Effects to plant; 0 where nothing is said.
+        sites : int, optional
+            Sites of the trial to be simulated; by default as many as the pilot had.
+
+        Returns
+        -------
+        Scenario
+            Sizes and their spread, shares of covariates, means, SDs, ICCs (analysis of variance, none below 0), correlations
+            with the baseline, losses by role; scales from the reference arm where there are arms. Drivers of losses are not
+            learnt. Write it with ``to_toml`` and correct it by hand.
+
+        Raises
+        ------
+        InputError
+            A column is missing, there is one site, or an outcome has too few values.
+        """
+        from trialkit.simulation.pilot import learn
+
+        return learn(people, design, d=d, sites=sites)
 
     def to_toml(self) -> str:
         """The scenario with its design as one TOML text that reads back to an equal scenario."""

@@ -114,7 +114,7 @@ class Trial:
         )
 
 
-def simulate(scenario: Scenario, *, seed: int) -> Trial:
+def simulate(scenario: Scenario, seed: int) -> Trial:
     """Simulate one trial.
 
     Parameters
