@@ -147,7 +147,7 @@ def _outcome_plan(scenario: Scenario, planted: PlantedOutcome) -> OutcomePlan:
     try:
         shift = measure.shift_for(planted.d)
     except ValueError as error:
-        raise DesignError(f"outcomes: {planted.name!r}: {error}. Widen low and high, or plant less.") from None
+        raise DesignError(f"outcomes: {planted.name!r}: {error}. Widen low and high, take a smaller sd, or plant less.") from None
     asked = scenario.roles_of(planted.name)
     by_role = tuple(sum(trait_variance(t, p.role) for t in scenario.traits) for p in scenario.people)
     return OutcomePlan(

@@ -159,7 +159,7 @@ class Measure:
         while (self.effect(reach) - d) * np.sign(d) < 0:
             reach *= 1.5
             if abs(reach) > 8.0:
-                raise ValueError(f"an effect of d = {d:g} cannot be had on this scale: its bounds are too near")
+                raise ValueError(f"an effect of d = {d:g} cannot be had on this scale: it is too skewed, or its bounds are too near")
         return float(brentq(lambda b: self.effect(b) - d, 0.0, reach, xtol=1e-13))
 
     def shared_covariance(self, share: float) -> float:
