@@ -10,6 +10,7 @@ from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_
 from trialkit.itt.comparison import MethodComparison, compare_methods
 from trialkit.itt.compliance import ComplierEffect, complier_effect
 from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
+from trialkit.itt.estimands import EstimandEffects, WeightedEffects, estimand_effects, weighted_effects
 from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.influence import Influence, leave_one_out
@@ -22,6 +23,7 @@ __all__ = [
     "AssignmentList",
     "ComplierEffect",
     "EffectSize",
+    "EstimandEffects",
     "GeneralisedMixedModel",
     "ITTResults",
     "Influence",
@@ -32,12 +34,14 @@ __all__ = [
     "Scheme",
     "SiteComparison",
     "SiteValues",
+    "WeightedEffects",
     "adjust",
     "adjust_families",
     "cohens_d",
     "compare_methods",
     "complier_effect",
     "effect_size",
+    "estimand_effects",
     "fit_generalised",
     "fit_marginal",
     "fit_mixed",
@@ -53,4 +57,5 @@ __all__ = [
     "standard_deviation",
     "two_sample_d",
     "two_stage",
+    "weighted_effects",
 ]

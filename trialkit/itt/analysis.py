@@ -367,6 +367,7 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
         "the raw difference" if plan.denominator == "none" else f"Cohen's d: the arm coefficient divided by the {WORDS[plan.denominator]}"
     )
     notes.append(f"estimate is {what}, {design.arms.intervention} minus {design.arms.reference}.")
+    notes += weighting_note(design)
     if fitted:
         low, high = min(one.fits.df.min() for one in fitted), max(one.fits.df.max() for one in fitted)  # type: ignore[union-attr]
         notes.append(
@@ -390,6 +391,17 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
         notes.append(f"Analysed on their own scale by the linear model, as in the trial: {few(odd, 12)}.")
     notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
     return notes
+
+
+def weighting_note(design: TrialDesign) -> list[str]:
+    """What to say when the design declares an effect that the mixed model does not estimate by itself."""
+    declared = design.estimand.weighting
+    if declared == "model-based":
+        return []
+    return [
+        f"The design declares the {declared} effect. The mixed model weighs sites in between people and sites, so its number has that name "
+        "only where effects do not go with the size of the site: see trialkit.itt.estimand_effects."
+    ]
 
 
 def _of(fits: _Fits | None, m: int) -> str:

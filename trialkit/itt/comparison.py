@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trialkit._kernels import pooling
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text
-from trialkit.itt.analysis import itt
+from trialkit.itt.analysis import itt, weighting_note
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
 from trialkit.itt.mixed import two_sided_p
 from trialkit.itt.people import People
@@ -119,6 +119,7 @@ def compare_methods(
         "All estimates are divided by the same SD. Site means weigh sites equally (cluster-average effect) unless 'by people' is said "
         "(participant-average effect); the mixed model weighs in between."
     ]
+    notes += weighting_note(design)
     if plan is None:
         notes.append("No plan was given, so there is no randomisation test.")
     notes += [f"{outcome}, {analysis}: {reason}." for (outcome, analysis), reason in problems.items()]
