@@ -50,6 +50,27 @@ def test_f_against_fifty_digits():
         assert float(nc.power_f(lam, 1, df2, 0.05)) == pytest.approx(float(tail), abs=1e-12)
 
 
+@pytest.mark.parametrize(("df1", "df2", "alpha"), [(1, 2, 1e-4), (1, 3, 1e-8), (3, 2, 1e-5), (1, 1, 1e-3)])
+def test_large_noncentrality_joins_the_series(df1, df2, alpha):
+    # on both sides of the switch at 10,000 the two ways give the same, and where both work they agree
+    crit = float(stats.f.isf(alpha, df1, df2))
+    for lam in (9_000.0, 9_999.0):
+        assert nc.f_tail_large(crit, df1, df2, lam) == pytest.approx(float(nc.power_f(lam, df1, df2, alpha)), rel=1e-9, abs=1e-12)
+    assert float(nc.power_f(10_001.0, df1, df2, alpha)) == pytest.approx(float(nc.power_f(9_999.0, df1, df2, alpha)), rel=1e-3)
+    t = float(stats.t.isf(alpha, df2))
+    assert nc.t_tail_large(t, df2, 99.0) == pytest.approx(float(nc.power_t(99.0, df2, alpha, 1)), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_however_large_the_effect():
+    rng = np.random.default_rng(3)
+    df, lam = np.exp(rng.uniform(0, 12, 3000)), np.exp(rng.uniform(0, 80, 3000))
+    alpha = np.exp(rng.uniform(np.log(1e-12), np.log(0.5), 3000))
+    for values in (nc.power_f(lam, 1, df, alpha), nc.power_f(lam, 5, df, alpha), nc.power_t(np.sqrt(lam), df, alpha, 1)):
+        assert ((values >= alpha) & (values <= 1)).all()
+    assert (nc.power_t(-np.sqrt(lam), df, alpha, 1) <= alpha).all()
+
+
 def test_no_effect_gives_alpha_exactly():
     alpha = np.array([1e-10, 0.001, 0.05, 0.2, 0.9])
     np.testing.assert_array_equal(nc.power_f(0.0, 1, 7, alpha), alpha)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from trialkit._kernels import icc as kernel
 from trialkit.door import InputError
-from trialkit.power import estimate_icc, power
+from trialkit.power import beta_prior, estimate_icc, power
 
 CASES = {c["id"]: c for c in json.loads((Path(__file__).parents[1] / "reference" / "power_cases.json").read_text())}
 SPRAYS = CASES["icc_InsectSprays"]
@@ -194,6 +194,8 @@ def test_an_estimate_can_be_planned_with(sprays):
     assert planned.upper[0] == found.quantile(0.8)
     assert list(planned.frame["case"]) == ["as planned", "ICC at its 80th percentile"]
     assert planned.frame["power"].iloc[1] < planned.power
+    believed = power(clusters=40, cluster_size=20, effect=0.5, icc=beta_prior(2, 38))
+    assert believed.icc == pytest.approx(0.05, abs=1e-9) and believed.upper[0] == beta_prior(2, 38).quantile(0.8)
     assert "80th percentile" in planned.protocol_text() and "12 clusters" in planned.protocol_text()
 
 

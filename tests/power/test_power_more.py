@@ -374,6 +374,8 @@ def test_design_can_be_changed_by_name():
     pairs = PowerDesign(pairs=20, cluster_size=10, icc=0.05, effect=0.5)
     assert pairs.clusters == 40 and pairs.replace(pairs=25).clusters == 50 and pairs.replace(clusters=30).pairs == 15
     wedge = PowerDesign(layout=stepped_wedge(4), clusters=12, cluster_size=10, icc=0.05, effect=0.3)
+    endless = PowerDesign(clusters=20, cluster_size=10, icc=0.05, effect=0.3, df=math.inf)
+    assert PowerDesign.from_json(endless.to_json()) == endless
     assert wedge.clusters_per_sequence == 3 and wedge.replace(clusters=20).clusters_per_sequence == 5
     with pytest.raises(InputError, match="by name"):
         power({"clusters": 10})

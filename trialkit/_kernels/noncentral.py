@@ -1,16 +1,20 @@
 """Power of F, t and z tests: the noncentral distributions, taken from the functions that never give NaN, and their inverse.
 
 ``scipy.special.nctdtr`` and ``ncfdtr`` return NaN for part of the range that trials use (a fifth of a grid of ordinary designs, in
-the first case); ``scipy.stats.ncf.sf`` and ``nct.sf`` do not. Should they ever, the value is integrated instead.
+the first case); ``scipy.stats.ncf.sf`` and ``nct.sf`` do not, up to a noncentrality of 10,000. Beyond it, and should they ever fail, the
+value is integrated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
+
+from trialkit._kernels.quadrature import chi_scale
 
 Array = NDArray[np.float64]
 
@@ -29,11 +33,15 @@ def power_f(noncentrality: ArrayLike, df1: ArrayLike, df2: ArrayLike, alpha: Arr
     exact = ~limit
     if exact.any():
         L, n1, n2 = lam[exact], d1[exact], d2[exact]
-        crit = stats.f.isf(a[exact], n1, n2)
-        value = np.asarray(stats.ncf.sf(crit, n1, n2, L), dtype=float)
-        for i in np.flatnonzero(~np.isfinite(value)):
-            value[i] = f_tail_by_quadrature(float(crit[i]), float(n1[i]), float(n2[i]), float(L[i]))
-        out[exact] = value
+        crit = np.asarray(stats.f.isf(a[exact], n1, n2), dtype=float)
+        value = np.ones(L.shape)
+        usual = L <= _LARGE
+        value[usual] = stats.ncf.sf(crit[usual], n1[usual], n2[usual], L[usual])
+        open_ = ~usual & (np.sqrt(L) - 9 < np.sqrt(crit) * np.sqrt(n1 * _scale_bound(n2)))
+        for i in np.flatnonzero(open_ | ~np.isfinite(value)):
+            value[i] = f_tail_large(float(crit[i]), float(n1[i]), float(n2[i]), float(L[i]))
+        # a noncentrality never takes power away; the last digits of a series may
+        out[exact] = np.maximum(value, a[exact])
     if limit.any():
         one = limit & (d1 == 1)
         many = limit & (d1 != 1)
@@ -58,12 +66,15 @@ def power_t(shift: ArrayLike, df: ArrayLike, alpha: ArrayLike, sides: int = 2) -
     out[limit] = stats.norm.sf(stats.norm.isf(a[limit]) - s[limit])
     exact = ~limit
     if exact.any():
-        crit = stats.t.isf(a[exact], v[exact])
-        # a negative shift is taken through the mirror image, P(T'(-s) > c) = P(T'(s) < -c), whose lower tail is the small one
-        value = np.asarray(stats.nct.sf(crit, v[exact], s[exact]), dtype=float)
-        for i in np.flatnonzero(~np.isfinite(value)):
-            value[i] = t_tail_by_quadrature(float(crit[i]), float(v[exact][i]), float(s[exact][i]))
-        out[exact] = value
+        n, x = v[exact], s[exact]
+        crit = np.asarray(stats.t.isf(a[exact], n), dtype=float)
+        value = np.where(x > 0, 1.0, 0.0)
+        usual = x * x <= _LARGE
+        value[usual] = stats.nct.sf(crit[usual], n[usual], x[usual])
+        open_ = ~usual & (x > 0) & (x - 9 < np.abs(crit) * np.sqrt(_scale_bound(n)))
+        for i in np.flatnonzero(open_ | ~np.isfinite(value)):
+            value[i] = t_tail_large(float(crit[i]), float(n[i]), float(x[i]))
+        out[exact] = np.where(x > 0, np.maximum(value, a[exact]), np.minimum(value, a[exact]))
     return np.where(s == 0, a, np.clip(out, 0.0, 1.0))
 
 
@@ -120,9 +131,6 @@ def inverse(function: Callable[[float], float], power: float) -> float:
 
 def f_tail_by_quadrature(crit: float, df1: float, df2: float, noncentrality: float) -> float:
     """P{F' > crit} as the mean, over the chi-square of the denominator, of the noncentral chi-square tail of the numerator."""
-    # a noncentrality beyond everything that the denominator can do
-    if crit * df1 * float(stats.chi2.isf(1e-17, df2)) / df2 < noncentrality / 4 and noncentrality > 1e4:
-        return 1.0
 
     def integrand(u: float) -> float:
         return float(stats.ncx2.sf(crit * df1 * stats.chi2.ppf(u, df2) / df2, df1, noncentrality))
@@ -132,13 +140,45 @@ def f_tail_by_quadrature(crit: float, df1: float, df2: float, noncentrality: flo
 
 def t_tail_by_quadrature(crit: float, df: float, shift: float) -> float:
     """P{T' > crit} as the mean, over the chi-square of the denominator, of a normal tail."""
-    if shift > 100 and crit * np.sqrt(float(stats.chi2.isf(1e-17, df)) / df) < shift / 2:
-        return 1.0
 
     def integrand(u: float) -> float:
         return float(stats.norm.sf(crit * np.sqrt(stats.chi2.ppf(u, df) / df) - shift))
 
     return float(integrate.quad(integrand, 0.0, 1.0, limit=400, epsabs=1e-13, epsrel=1e-11)[0])
+
+
+# beyond this noncentrality the series behind the noncentral distributions may give up
+_LARGE = 1e4
+
+
+def _scale_bound(df: Array) -> Array:
+    """A bound that chi2_df / df passes with probability below 1e-17 (Laurent & Massart 2000, Ann Stat 28:1302)."""
+    return np.asarray(1 + 2 * np.sqrt(40 / df) + 80 / df)
+
+
+def _normal_nodes() -> tuple[Array, Array]:
+    x, w = np.polynomial.legendre.leggauss(96)
+    z = 9 * x
+    return z, 9 * w * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def t_tail_large(crit: float, df: float, shift: float) -> float:
+    """P{T' > crit} for a large shift, as a mean over the numerator's normal of the chi-square below it: smooth where `crit` is large."""
+    z, w = _normal_nodes()
+    if crit <= 0:
+        return 1.0
+    return float(w @ special.gammainc(df / 2, df * (np.maximum(z + shift, 0) / crit) ** 2 / 2))
+
+
+def f_tail_large(crit: float, df1: float, df2: float, noncentrality: float) -> float:
+    """P{F' > crit} for a large noncentrality, in the same way; the numerator is a shifted normal's square plus a chi-square."""
+    z, w = _normal_nodes()
+    square = (z + math.sqrt(noncentrality)) ** 2
+    if df1 == 1:
+        return float(w @ special.gammainc(df2 / 2, df2 / 2 * square / crit))
+    scale, v = chi_scale(df1 - 1, 41)
+    numerator = square[:, None] + (df1 - 1) * scale[None, :] ** 2
+    return float(w @ special.gammainc(df2 / 2, df2 / 2 * numerator / (crit * df1)) @ v)
 
 
 def _unit(value: ArrayLike) -> Array:

@@ -325,6 +325,8 @@ class PowerDesign:
             if word not in known:
                 raise InputError(unknown_word(value, known, what=name))
             self._set(name, word)
+        if self.df == "inf":  # as JSON holds it
+            self._set("df", math.inf)
         if isinstance(self.df, str):
             if self.df not in DF_RULES:
                 raise InputError(unknown_word(self.df, DF_RULES, what="df rule"))

@@ -43,6 +43,7 @@ _SEARCH: dict[str, tuple[float, float]] = {
 }
 # a value to start from, where without one the design could not be told
 _STAND_IN = {"icc": 0.01, "controls": 100.0, "cac": 0.5, "person_time": 1.0, "k": 0.1}
+_MOST = 1e9
 _LOGARITHMIC = ("alpha", "sd", "person_time", "controls", "overdispersion", "modifier_sd", "allocation_ratio", "intervention_sd")
 
 
@@ -348,11 +349,11 @@ def _find_clusters(design: PowerDesign, target: float) -> PowerResult:
     shift = float(special.ndtri(1 - free.alpha / free.comparisons / free.sides) + special.ndtri(target))
     start = max(4.0, 1000.0 * max(shift, 0.1) ** 2 / float(reference.noncentrality or 1.0))
     low, high = start, start + 4
-    while at_or_zero(at, high) < target:
+    while high > _MOST or at_or_zero(at, high) < target:
         low, high = high, 1.2 * high + 2
-        if high > 1e12:
-            best = at(high)
-            raise Infeasible(f"no number of clusters reaches a power of {target:g}; the most attainable is {best:.4f}.", max_power=best)
+        if high > _MOST:
+            best = at(_MOST)
+            raise Infeasible(f"a billion clusters do not reach a power of {target:g}; they have {best:.4f}.", max_power=best)
     while low > 1 and at_or_zero(at, low) >= target:
         low, high = low / 2, low
     if at_or_zero(at, low) < target:
@@ -438,8 +439,8 @@ def _find_size(design: PowerDesign, target: float) -> PowerResult:
     high = max(4.0, 2 * low)
     while at(high) < target:
         low, high = high, high * 2
-        if high > 1e15:
-            raise Infeasible(f"the power comes near {target:g} only with clusters of more than 1e15 people.", max_power=most)
+        if high > _MOST:
+            raise Infeasible(f"a power of {target:g} needs clusters of more than a billion people.", max_power=most)
     exact = low if at(low) >= target else float(optimize.brentq(lambda m: at(m) - target, low, high, xtol=1e-9, rtol=1e-12))
     if name == "person_time":
         value: float = exact
@@ -556,8 +557,10 @@ def _moving_effect(design: PowerDesign, target: float, sign: float, start: float
 
 
 def _estimated_icc(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """An estimate (anything with .icc and .quantile) in place of a number: the point estimate is used, and its 80th percentile reported."""
+    """An estimate or a prior in place of a number: the point estimate (the prior's mean) is used, and the 80th percentile reported."""
     icc = arguments.get("icc")
+    if icc is not None and hasattr(icc, "quantile") and hasattr(icc, "mean") and hasattr(icc, "name") and not hasattr(icc, "icc"):
+        return {**arguments, "icc": icc.mean, "icc_source": arguments.get("icc_source") or f"prior: {icc.name}"}, icc
     if icc is not None and hasattr(icc, "icc") and hasattr(icc, "quantile"):
         point = max(0.0, float(icc.icc))
         source = arguments.get("icc_source") or f"estimated: {getattr(icc, 'describe', lambda: 'from data')()}"
