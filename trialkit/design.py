@@ -150,25 +150,43 @@ class Imputation(Block):
 
 
 class Criterion(Block):
-    """One matching criterion, in rank order."""
+    """One matching criterion, in rank order: `column` for most kinds, `columns` (and `robust`, `weights`) for ``mahalanobis``."""
 
-    kind: Literal["exact", "exact_if_possible", "nearest"]
-    column: str
+    kind: Literal["exact", "exact_if_possible", "nearest", "mahalanobis"]
+    column: str = ""
     caliper: float | None = None
+    columns: tuple[str, ...] = ()
+    robust: bool = False
+    weights: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
-    def _caliper_only_for_nearest(self) -> Criterion:
-        if self.caliper is not None and self.kind != "nearest":
-            raise ValueError(f"a caliper belongs to kind = 'nearest', not to {self.kind!r}")
+    def _fits_its_kind(self) -> Criterion:
+        if self.caliper is not None and self.kind not in ("nearest", "mahalanobis"):
+            raise ValueError(f"a caliper belongs to kind = 'nearest' or 'mahalanobis', not to {self.kind!r}")
+        if self.kind == "mahalanobis":
+            if self.column or len(self.columns) < 2:
+                raise ValueError("kind = 'mahalanobis' takes columns = [...], at least two, and no column")
+        elif not self.column:
+            raise ValueError(f"column is required for kind = {self.kind!r}")
+        elif self.columns or self.robust or self.weights is not None:
+            raise ValueError(f"columns, robust and weights belong to kind = 'mahalanobis', not to {self.kind!r}")
         return self
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of the sites table it looks at."""
+        return self.columns or (self.column,)
 
 
 class Allocation(Block):
-    """How sites are matched before the draw."""
+    """How sites are matched before the draw.
+
+    `odd` is ``single``, ``trio``, ``reserve``, or the id (or ids) of the sites to set aside.
+    """
 
     id: str = "site"
     criteria: tuple[Criterion, ...] = ()
-    odd: str | None = None
+    odd: str | tuple[str, ...] | None = None
     missing: Literal["refuse", "own-level", "range-penalty"] = "refuse"
     method: Literal["lexicographic", "sequential-nearest"] = "lexicographic"
     forbidden: tuple[tuple[str, str], ...] = ()
@@ -374,7 +392,9 @@ def _toml_value(value: Any) -> str:
 
 def explain_validation(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     """A pydantic error as one sentence: the key's path, what was seen, the nearest right key."""
-    problem = error.errors(include_url=False)[0]
+    problems = error.errors(include_url=False)
+    # a misspelt key is also a missing one: say the misspelling
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     location = problem["loc"]
     path = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in location).lstrip(".")
     if problem["type"] == "extra_forbidden":

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trialkit.allocation import (
     Allocation,
     Certificate,
     Log,
+    Pairing,
     Plan,
     WithinPairs,
     canonical,
@@ -433,3 +435,28 @@ def test_numbers_written_as_text_verify_as_numbers(tmp_path: Path) -> None:
     for other in ("0", "abc"):
         with pytest.raises(VerificationError, match="site f, column 'x'"):
             verify(certificate, sites.assign(x=[*sites["x"][:5], other]))
+
+
+def test_numbers_that_float64_cannot_hold_verify(tmp_path: Path) -> None:
+    """2**53 + 1 and thirty digits: the recorded cells are read again as they were matched, not as doubles."""
+    frame = pd.DataFrame({"site": list("abcde"), "x": ["9007199254740993", "9007199254740992", "9007199254740995", "0.1", "1e3"]})
+    frame["y"] = ["1.50", "2", "3.0", "-4", "123456789012345678901234567890"]
+    drawn = within_pairs(match_pairs(frame, id="site", criteria=[nearest("x"), nearest("y")], odd="single")).draw(
+        seed=SEED, seed_source="x"
+    )
+    frame.to_csv(tmp_path / "sites.csv", index=False)
+    assert verify(drawn.certificate, frame).sites == verify(drawn.certificate, tmp_path / "sites.csv").sites == 5
+    moved = frame.assign(x=["9007199254740992", *frame["x"][1:]])
+    with pytest.raises(VerificationError, match="site a, column 'x': the certificate says '9007199254740993'"):
+        verify(drawn.certificate, moved)
+
+
+def test_the_pairing_comes_back_out_of_a_plan_file(pairing: Pairing, plan: WithinPairs, plan_path: Path) -> None:
+    again = Plan.load(plan_path)
+    assert isinstance(again, WithinPairs) and again.pairing is None
+    matched = again.matched()
+    assert matched.frame.equals(pairing.frame) and matched.sites.equals(pairing.sites) and matched.gaps().equals(pairing.gaps())
+    assert matched.to_dict() == pairing.to_dict() and matched.optimality == pairing.optimality and str(matched) == str(pairing)
+    assert plan.matched() is pairing
+    with pytest.raises(VerificationError, match="record of the matching is damaged"):
+        replace(again, matching={**again.matching, "costs": None, "pairs": [["S01"]]}).matched()

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import trialkit as tk
+from trialkit.allocation import Plan
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused, WriteError, frame_digest
 from trialkit.report import Report, report, report_table, save_figures
@@ -88,7 +89,7 @@ def test_every_section_is_there_when_its_input_is(full: Report) -> None:
     every = ("design", "allocation", "power", "flow", "baseline", "missing", "imputation", "results", "checks", "provenance")
     assert full.sections == every
     assert full.not_given == ()
-    assert [p.name for p in full.pictures] == ["love", "pairs", "power", "flow", "missing", "forest", "cluster-means"]
+    assert [p.name for p in full.pictures] == ["love", "pairs", "site-map", "power", "flow", "missing", "forest", "cluster-means"]
     assert full.html.count("<figure>") == len(full.pictures)
     assert full.path is None
 
@@ -121,6 +122,23 @@ def test_it_says_the_numbers(full: Report, people: pd.DataFrame) -> None:
     analysed = int(((people["follow_up_done"] == 1) & (people["role"] == "peer")).sum())
     assert f"{analysed} were analysed" in text
     assert re.search(r"Attempts at the draw\s+2\b", text)
+
+
+def test_what_matching_bought_and_cost_is_said(results: Any, design: TrialDesign, sites: pd.DataFrame, tmp_path: Path) -> None:
+    """Also for a plan that was read from a file, which holds the pairing as a record only."""
+    drawn = sites[sites["status"] == "randomised"]
+    plan = tk.within_pairs(tk.match_pairs(drawn, id="site", criteria=[tk.nearest("annual_budget"), tk.nearest("n_staff")], odd="single"))
+    plan.save(tmp_path / "plan.json")
+    allocation = Plan.load(tmp_path / "plan.json").draw(seed="5a0c1e7f9b3d24866a1f0c2b7d9e4835", seed_source="a test")
+    page = report(results, design=design, sites=sites, allocation=allocation)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.html))
+    assert "The pairs beside other pairs of the same sites" in text and "Nearest first" in text
+    assert "A paired comparison of 11 pairs has 10 degrees of freedom where an unpaired one has 20" in text
+    assert re.search(r"All covariates at once: d-squared = \d+\.\d\d on 2 dimensions .*?, p = \.\d+ among all 2,048 allocations", text)
+    assert [p.name for p in page.pictures][:3] == ["love", "pairs", "site-map"]
+    lonely = tk.within_pairs(tk.match_pairs(drawn, id="site", criteria=[tk.nearest("annual_budget")], odd="single"))
+    page = report(results, sites=sites, allocation=lonely.draw(seed="5a0c1e7f9b3d24866a1f0c2b7d9e4835", seed_source="a test"))
+    assert "No map of the sites: a map needs at least two columns that vary" in page.html
 
 
 def test_the_right_people_are_not_complained_of(results: Any, design: TrialDesign, people: pd.DataFrame) -> None:

@@ -30,6 +30,7 @@ from trialkit.report import (
     plot_missing,
     plot_pairs,
     plot_power,
+    plot_site_map,
     plot_trace,
     plot_zipper,
 )
@@ -72,6 +73,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "flow": lambda: plot_flow(participant_flow(people, design, sites=sites), pairs=11),
         "love": lambda: plot_love(allocation, baseline=baseline_table(people, design)),
         "pairs": lambda: plot_pairs(allocation, sites, lost=("S03",)),
+        "site-map": lambda: plot_site_map(allocation, sites, columns=("directly_operated", "annual_budget", "n_staff")),
         "power": lambda: plot_power(power_table(), planned=(60, 0.68)),
         "missing": lambda: plot_missing(missing_table(people, design)),
         "cluster-means": lambda: plot_cluster_means(people, design),
@@ -82,7 +84,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
     }
 
 
-NAMES = ["forest", "flow", "love", "pairs", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"]
+NAMES = [*("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -235,6 +237,75 @@ def test_pairs_puts_the_widest_on_top(allocation: Any, sites: pd.DataFrame) -> N
     assert picture.ax.get_yticklabels()[0].get_text() == gap.idxmax()
 
 
+def site_table() -> pd.DataFrame:
+    k = np.arange(11)
+    columns = {
+        "site": [f"S{i:02d}" for i in k],
+        "budget": np.exp(k % 7),
+        "staff": k * k % 5.0,
+        "county": ["yes", "no", "no"] * 3 + ["yes", "no"],
+    }
+    return pd.DataFrame(columns)
+
+
+def paired(odd: str) -> Any:
+    import trialkit as tk
+
+    return tk.match_pairs(
+        site_table(), id="site", criteria=[tk.nearest("budget"), tk.nearest("staff"), tk.exact_if_possible("county")], odd=odd
+    )
+
+
+def test_the_map_is_the_principal_axes_of_the_standardised_covariates() -> None:
+    """By the singular value decomposition; a budget that spans a factor of e^6 enters by its logarithm."""
+    table = site_table()
+    picture = plot_site_map(paired("single"), table)
+    x = np.column_stack([np.log(table["budget"]), table["staff"], table["county"] == "yes"]).astype(float)
+    u, s, _ = np.linalg.svd((x - x.mean(axis=0)) / x.std(axis=0), full_matrices=False)
+    found = picture.data.set_index("site").loc[table["site"], ["axis_1", "axis_2"]].to_numpy()
+    np.testing.assert_allclose(np.abs(found), np.abs((u * s)[:, :2]), atol=1e-12)
+    assert f"The two axes hold {(s[:2] ** 2).sum() / (s**2).sum():.0%} of the variance" in picture.alt
+    # neither the order of the rows nor the unit of a column changes a bit
+    turned = table.iloc[::-1].assign(staff=table["staff"].iloc[::-1] * 8)
+    assert plot_site_map(paired("single"), turned).svg() == picture.svg()
+
+
+def colours(picture: Picture) -> set[str]:
+    return {str(line.get_markerfacecolor()) for line in picture.ax.lines if line.get_marker() in ("o", "s")}
+
+
+def test_the_map_shows_arms_only_after_the_reveal() -> None:
+    import trialkit as tk
+    from trialkit.report.figures.canvas import INTERVENTION, REFERENCE
+
+    before = plot_site_map(paired("single"), site_table())
+    assert before.data["arm"].isna().all() and not {REFERENCE, INTERVENTION} & colours(before) and "Arms are not shown" in before.alt
+    drawn = tk.within_pairs(paired("single")).draw(seed="8392017465", seed_source="a test")
+    after = plot_site_map(drawn, site_table())
+    assert {REFERENCE, INTERVENTION} <= colours(after) and "Coloured by arm" in after.alt
+    assert dict(zip(after.data["site"], after.data["arm"], strict=True)) == drawn.arms
+    np.testing.assert_array_equal(before.data[["axis_1", "axis_2"]], after.data[["axis_1", "axis_2"]])
+
+
+def test_the_map_joins_pairs_and_marks_who_has_none() -> None:
+    import trialkit as tk
+
+    def lines(picture: Picture) -> int:
+        return sum(len(line.get_xdata()) == 2 and line.get_marker() == "None" for line in picture.ax.lines) - 2  # the two axes
+
+    for odd, role in (("single", "randomised alone"), ("reserve", "set aside")):
+        pairing = paired(odd)
+        picture = plot_site_map(pairing, site_table())
+        assert lines(picture) == 5
+        outside = picture.data[picture.data["role"] == role]
+        assert tuple(outside["site"]) == (*pairing.singles, *pairing.reserve) and f"5 pairs, 1 {role}" in picture.alt
+        drawn = tk.within_pairs(pairing).draw(seed="8392017465", seed_source="a test")
+        assert plot_site_map(drawn, site_table()).data["role"].tolist() == picture.data["role"].tolist()
+    assert lines(plot_site_map(paired("trio"), site_table())) == 4 + 3
+    # a bare table before the draw does not say which
+    assert "1 not paired" in plot_site_map(paired("single").frame, site_table()).alt
+
+
 def test_love_takes_the_plans_own_range() -> None:
     import trialkit as tk
 
@@ -260,6 +331,15 @@ def test_what_cannot_be_drawn_is_said(people: pd.DataFrame, design: TrialDesign)
         plot_cluster_means(people, design, outcomes=("nothing",))
     with pytest.raises(InputError, match="a power curve was expected"):
         plot_power("curve")
+    for given, table, columns, says in (
+        (paired("single"), site_table(), ["budget"], "at least two columns that vary"),
+        (paired("single"), site_table().iloc[1:], None, "no row for S00"),
+        (paired("single"), site_table(), ["bugdet"], "Did you mean 'budget'"),
+        (paired("single").frame.assign(pair=None), site_table(), None, "no pair to join"),
+        (paired("single").frame[["pair"]], site_table(), None, "no id column in common"),
+    ):
+        with pytest.raises(InputError, match=says):
+            plot_site_map(given, table, columns=columns)
 
 
 def test_saving(makers: dict[str, Maker], tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from trialkit.allocation.allocated import Allocation
+from trialkit.allocation.amendments import amend, amended
 from trialkit.allocation.balance import Balance, Omnibus
+from trialkit.allocation.blinding import blind, release, save_blinded, unblind
 from trialkit.allocation.certificate import Certificate
 from trialkit.allocation.constrained import Constrained, Validity, constrained
 from trialkit.allocation.criteria import exact, exact_if_possible, mahalanobis, nearest
+from trialkit.allocation.diagnostics import Comparison, PairingCost, compare_pairings, pairing_cost
 from trialkit.allocation.from_design import match_from_design
 from trialkit.allocation.log import Log, draw_once, log_path
 from trialkit.allocation.matching import match_pairs
@@ -21,11 +24,13 @@ __all__ = [
     "Allocation",
     "Balance",
     "Certificate",
+    "Comparison",
     "Constrained",
     "Log",
     "Minimisation",
     "Omnibus",
     "Pairing",
+    "PairingCost",
     "Plan",
     "Seed",
     "ShortSeedWarning",
@@ -34,8 +39,12 @@ __all__ = [
     "Validity",
     "Verification",
     "WithinPairs",
+    "amend",
+    "amended",
     "beacon",
+    "blind",
     "commit",
+    "compare_pairings",
     "constrained",
     "drand_rule",
     "draw_once",
@@ -47,10 +56,14 @@ __all__ = [
     "match_pairs",
     "nearest",
     "nist_rule",
+    "pairing_cost",
+    "release",
     "reveal",
     "reveal_rule",
+    "save_blinded",
     "simple",
     "stratified",
+    "unblind",
     "verify",
     "within_pairs",
 ]

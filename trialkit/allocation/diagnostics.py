@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from trialkit._kernels import draws as hashing
-from trialkit._kernels import noncentral
 from trialkit.allocation.matching import match_pairs
 from trialkit.allocation.pairing import Pairing
 from trialkit.allocation.problem import Problem, blocks, read_problem
@@ -185,6 +184,8 @@ def pairing_cost(pairs: int | Sequence[int], *, alpha: float = 0.05, power: floa
     >>> round(float(pairing_cost(42).frame["break_even"].iloc[0]), 3)
     0.024
     """
+    from trialkit._kernels import noncentral  # scipy.stats behind it is a slow import that only this needs
+
     rows = []
     for k in [pairs] if isinstance(pairs, int | np.integer) else pairs:
         if isinstance(k, bool) or k < 2:
@@ -196,8 +197,8 @@ def pairing_cost(pairs: int | Sequence[int], *, alpha: float = 0.05, power: floa
                 "pairs": int(k),
                 "df_paired": paired,
                 "df_unpaired": unpaired,
-                "t_paired": float(stats.t.isf(alpha / 2, paired)),
-                "t_unpaired": float(stats.t.isf(alpha / 2, unpaired)),
+                "t_paired": -float(special.stdtrit(paired, alpha / 2)),
+                "t_unpaired": -float(special.stdtrit(unpaired, alpha / 2)),
                 "break_even": 1 - ratio**2,
             }
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from trialkit.allocation.problem import (
 )
 from trialkit.allocation.recheck import check_pairing
 from trialkit.allocation.sequential import nearest_first
+from trialkit.allocation.sites import held_by_float
 from trialkit.allocation.trios import best_trio
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -126,7 +126,7 @@ def match_pairs(
             proof = replace(
                 proof, reason="the certificate proves the pairs given the trio; the trio itself was found by search over bounds"
             )
-    return _pairing(
+    return assemble(
         problem,
         table,
         pairs=[*fixed, *found],
@@ -302,7 +302,7 @@ def _explain(problem: Problem, block: Block, stuck: Stuck) -> str:
 # --- the result ---------------------------------------------------------------------------------------------
 
 
-def _pairing(
+def assemble(
     problem: Problem,
     table: pd.DataFrame,
     *,
@@ -315,6 +315,7 @@ def _pairing(
     missing: str,
     method: str,
 ) -> Pairing:
+    """A pairing from its groups (positions in id order): labels, totals and the table."""
     ids = problem.ids
     # positions are in id order, so sorting them sorts ids by their UTF-8 bytes
     twos = sorted((min(p), max(p)) for p in pairs)
@@ -364,7 +365,7 @@ def _site_columns(problem: Problem, table: pd.DataFrame, cells: Sequence[Sequenc
         if name == problem.id:
             continue
         text = [cells[k][j] for k in in_rows]
-        if name in numeric and all(not t or Decimal(repr(float(t))) == Decimal(t) for t in text):
+        if name in numeric and all(held_by_float(t) for t in text if t):
             columns[name] = pd.Series([float(t) if t else np.nan for t in text], dtype="float64")
         else:
             columns[name] = pd.Series([door.cell_text(v) or None for v in table[name].tolist()], dtype="str")

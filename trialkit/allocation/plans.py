@@ -374,7 +374,7 @@ class WithinPairs(Plan):
     matching : mapping
         How the pairs were found: criteria, odd rule, totals and dual certificate (`Pairing.to_dict`).
     pairing : Pairing or None
-        The pairing itself; None in a plan read from a file.
+        The pairing itself; None in a plan read from a file (`matched` restores it).
     """
 
     scheme: ClassVar[str] = "within_pairs"
@@ -488,6 +488,25 @@ class WithinPairs(Plan):
         order = self.sites if columns is None else tuple(columns)
         by_site = dict(zip(order, np.asarray(values, dtype=np.float64).tolist(), strict=True))
         return np.array([by_site[b[0]] - by_site[b[1]] for b in self.blocks if len(b) == 2])
+
+    def matched(self) -> Pairing:
+        """The pairing behind the plan; out of the plan's own record when it was read from a file.
+
+        Raises
+        ------
+        VerificationError
+            The record of the matching is damaged.
+        """
+        if self.pairing is not None:
+            return self.pairing
+        from trialkit.allocation.restored import restore_pairing
+
+        try:
+            return restore_pairing(self.matching, rows=self.rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise VerificationError(
+                f"the record of the matching is damaged ({type(error).__name__}: {error}). Take the original file."
+            ) from None
 
     def recheck(self) -> list[tuple[str, str]]:
         """The matching again: the blocks are its pairs, its totals and its dual certificate hold on the sites' own cells."""

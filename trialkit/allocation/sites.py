@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,12 @@ class SiteRecord:
         return tuple(self.cells)
 
     def frame(self, ids: Sequence[str] | None = None) -> Frame:
-        """The record as a table again, numbers as float64."""
+        """The record as a table again: numbers as float64, or as text in a column where float64 would change one of them."""
         chosen = self.ids if ids is None else tuple(ids)
         out: dict[str, Any] = {self.id: pd.Series(list(chosen), dtype="str")}
         for k, (name, kind) in enumerate(self.columns):
             texts = [self.cells[identifier][k] for identifier in chosen]
-            if kind == "number":
+            if kind == "number" and all(held_by_float(t) for t in texts if t):
                 out[name] = np.array([float(t) if t else np.nan for t in texts], dtype=np.float64)
             else:
                 out[name] = pd.Series([t or None for t in texts], dtype="str")
@@ -149,6 +150,14 @@ def check_id(identifier: str, *, where: str) -> None:
         raise InputError(
             f"{where}: the site id {door.printable(identifier)!r} is not valid Unicode text. Correct it in the file."
         ) from None
+
+
+def held_by_float(number: str) -> bool:
+    """Whether a number as text is the one that its float64 prints as; a text that is no number is not."""
+    try:
+        return Decimal(repr(float(number))) == Decimal(number)
+    except (ValueError, ArithmeticError):
+        return False
 
 
 def _observed(cell: str) -> str:

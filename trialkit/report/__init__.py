@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         plot_missing,
         plot_pairs,
         plot_power,
+        plot_site_map,
         plot_trace,
         plot_zipper,
     )
@@ -44,6 +45,7 @@ _HOME = {
     "plot_missing": "figures",
     "plot_pairs": "figures",
     "plot_power": "figures",
+    "plot_site_map": "figures",
     "plot_trace": "figures",
     "plot_zipper": "figures",
     "Flow": "flow",
@@ -81,6 +83,7 @@ __all__ = [
     "plot_missing",
     "plot_pairs",
     "plot_power",
+    "plot_site_map",
     "plot_trace",
     "plot_zipper",
     "report",

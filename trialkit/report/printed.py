@@ -44,6 +44,17 @@ def balance_frame(allocation: Any) -> pd.DataFrame | None:
     return frame if isinstance(frame, pd.DataFrame) and len(frame) else None
 
 
+def pairs_layout(comparison: Any) -> Layout:
+    """What matching bought, as printed, from ``compare_pairings``: the pairs beside nearest-first and random ones."""
+    rows = []
+    for r in records(comparison.frame):
+        numbers = (plain_number(r[c]) for c in ("total", "mean_gap", "max_gap"))
+        others = (plain_number(r[c]) for c in ("nearest_first", "random_mean", "random_least"))
+        rows.append(Row((in_words(str(r["criterion"])), *numbers, f"{100 * r['share_exact']:.0f}%", *others)))
+    heads = ("Criterion, in rank order", "Total", "Mean gap", "Largest gap", "No gap", "Nearest first", "Random, mean", "Random, least")
+    return Layout(heads, tuple(rows), "lrrrrrrr", "The pairs beside other pairs of the same sites", tuple(map(str, comparison.notes)))
+
+
 def frame_layout(frame: pd.DataFrame, title: str, notes: tuple[str, ...], formats: Mapping[str, str] | None = None) -> Layout:
     """Any tidy frame as a printed table: headers in words, numbers as `Table` shows them."""
     table = Table(frame, title, notes, formats or {})

@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from trialkit.design import TrialDesign
-from trialkit.door import frame_digest
+from trialkit.door import InputError, frame_digest
 from trialkit.report import words
 from trialkit.report.baseline import Baseline
 from trialkit.report.figures.canvas import Picture
 from trialkit.report.flow import participant_flow
 from trialkit.report.layout import Layout, Row
 from trialkit.report.missing import missing_table
-from trialkit.report.printed import balance_layout, checks_layout, column_labels, frame_layout, imputation_layout
+from trialkit.report.printed import balance_layout, checks_layout, column_labels, frame_layout, imputation_layout, pairs_layout
 from trialkit.report.tables import report_table, results_frame
 from trialkit.results import Provenance
 
@@ -160,28 +160,47 @@ def allocation_section(
     warning = getattr(allocation, "warning", None)
     if warning:
         blocks.append(_text(f"Short seed: {warning}", "mark"))
+    pairing = _pairing(plan)
+    if pairing is not None and pairing.pairs:
+        from trialkit.allocation import compare_pairings
+
+        blocks += [*_table(pairs_layout(compare_pairings(pairing))), _text(words.matching_paragraph(len(pairing.pairs)))]
     labels = design.arms.labels if design is not None else ("control", "intervention")
     balance = balance_layout(allocation, labels)
     if balance is not None:
         from trialkit.report.figures.balance import plot_love
 
-        blocks += [*_table(balance), picture(plot_love(allocation, baseline=baseline))]
+        blocks += _table(balance)
+        if len(getattr(plan, "arms", ())) == 2 and callable(getattr(allocation, "omnibus", None)):
+            blocks.append(_text(words.omnibus_sentence(allocation.omnibus())))
+        blocks.append(picture(plot_love(allocation, baseline=baseline)))
     if sites is not None and "pair" in frame.columns and frame["pair"].notna().any():
         from trialkit.report.figures.balance import plot_pairs
+        from trialkit.report.figures.site_map import plot_site_map
 
-        names = _paired_columns(allocation, design, sites)
+        asked = _matched_on(pairing, design)
+        names = tuple(c for c in asked if c in sites.columns and pd.api.types.is_numeric_dtype(sites[c]))[:4]
         if names:
             blocks.append(picture(plot_pairs(allocation, sites, columns=names, lost=_lost(frame, design, people), arms=labels)))
+        try:
+            blocks.append(picture(plot_site_map(allocation, sites, columns=asked or None, arms=labels)))
+        except InputError as reason:  # one covariate makes no map
+            blocks.append(_text(f"No map of the sites: {reason}", "note"))
     return Section("allocation", "Allocation and balance", tuple(blocks))
 
 
-def _paired_columns(allocation: Any, design: TrialDesign | None, sites: pd.DataFrame) -> tuple[str, ...]:
-    pairing = getattr(getattr(allocation, "plan", None), "pairing", None)
-    asked = [str(getattr(c, "column", getattr(c, "name", ""))) for c in getattr(pairing, "criteria", ())]
-    if not asked and design is not None and design.allocation is not None:
-        asked = [c.column for c in design.allocation.criteria]
-    found = [c for c in asked if c in sites.columns and pd.api.types.is_numeric_dtype(sites[c])]
-    return tuple(found[:4])
+def _pairing(plan: Any) -> Any:
+    """The pairing behind a plan; None when sites were not paired."""
+    matched = getattr(plan, "matched", None)
+    return matched() if callable(matched) else None
+
+
+def _matched_on(pairing: Any, design: TrialDesign | None) -> list[str]:
+    """The columns that sites were matched on, in rank order."""
+    if pairing is not None:
+        return list(dict.fromkeys(c for criterion in pairing.criteria for c in criterion.columns))
+    declared = design.allocation.criteria if design is not None and design.allocation is not None else ()
+    return list(dict.fromkeys(c for criterion in declared for c in criterion.reads))
 
 
 def _lost(frame: pd.DataFrame, design: TrialDesign | None, people: pd.DataFrame | None) -> tuple[str, ...]:

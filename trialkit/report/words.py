@@ -310,6 +310,35 @@ def allocation_paragraph(allocation: Any) -> str:
     return f"{made}Drawn: {joined(arms)}."
 
 
+def matching_paragraph(pairs: int, alpha: float = 0.05) -> str:
+    """What pairing costs in degrees of freedom, and how alike pairs must be to pay for it; nothing below two pairs.
+
+    >>> print(matching_paragraph(42))
+    A paired comparison of 42 pairs has 41 degrees of freedom where an unpaired one has 82; matching gains power as soon as
+    the correlation within pairs is above .024.
+    """
+    if pairs < 2:
+        return ""
+    from trialkit.allocation import pairing_cost
+
+    row = pairing_cost(pairs, alpha=alpha).frame.iloc[0]
+    paired, unpaired = int(row["df_paired"]), int(row["df_unpaired"])
+    least = f"{row['break_even']:.3f}".lstrip("0")
+    return (
+        f"A paired comparison of {counted(pairs, 'pair')} has {counted(paired, 'degree')} of freedom where an unpaired one has "
+        f"{unpaired:,}; matching gains power as soon as the correlation within pairs is above {least}."
+    )
+
+
+def omnibus_sentence(omnibus: Any) -> str:
+    """Balance on all covariates at once, against the plan's own distribution."""
+    how = "all" if omnibus.exact else "a sample of"
+    return (
+        f"All covariates at once: d-squared = {omnibus.statistic:.2f} on {omnibus.rank} dimensions (Hansen and Bowers), "
+        f"{p_words(omnibus.p_value)} among {how} {omnibus.n_assignments:,} allocations of this plan."
+    )
+
+
 __all__ = [
     "allocation_paragraph",
     "analysis_paragraph",
@@ -317,7 +346,9 @@ __all__ = [
     "effect_words",
     "flow_paragraph",
     "joined",
+    "matching_paragraph",
     "missing_paragraph",
+    "omnibus_sentence",
     "p_words",
     "plural",
     "power_paragraph",

@@ -9,6 +9,7 @@ from trialkit.report.figures.forest import plot_forest
 from trialkit.report.figures.imputed import plot_imputed
 from trialkit.report.figures.missing import plot_missing
 from trialkit.report.figures.power import plot_power
+from trialkit.report.figures.site_map import plot_site_map
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
 from trialkit.report.figures.trace import plot_trace
 from trialkit.report.figures.zipper import plot_zipper
@@ -24,6 +25,7 @@ __all__ = [
     "plot_missing",
     "plot_pairs",
     "plot_power",
+    "plot_site_map",
     "plot_trace",
     "plot_zipper",
 ]
