@@ -143,7 +143,7 @@ class _Engine:
         self.J = len(self.size)
         self.start = np.concatenate([[0], np.cumsum(self.size)[:-1]]).astype(np.intp)
         self.z = np.repeat(problem.z[None], self.m, axis=0)
-        self.seen: tuple[Array, Array] | None = None
+        self.seen: Array | None = None
         self.memory = [self._first_guess(t) for t in problem.targets]
         self.plans = [_Plan.of(t, problem.site, self.J, self.P) for t in problem.targets]
         self._recount()
@@ -157,18 +157,18 @@ class _Engine:
         self.gram = self.z.swapaxes(1, 2) @ self.z
         self.site_sum = np.add.reduceat(self.z, self.start, axis=1)
 
-    def _replace(self, columns: Ints, rows: Ints, values: Array, seen: tuple[Array, Array] | None = None) -> None:
+    def _replace(self, columns: Ints, rows: Ints, values: Array, seen: Array | None = None) -> None:
         """Write (m, len(rows), len(columns)) and keep Z'Z and the site sums right.
 
-        `seen`: the rows as they are (m, len(rows), P) and their cross-products, where a visit has them at hand.
+        `seen`: the rows as they are (m, len(rows), P), where a visit has them at hand; it is overwritten.
         """
         if seen is None and 2 * len(rows) > self.n:
             self.z[:, rows[:, None], columns] = values
             cross = self.z.swapaxes(1, 2) @ np.take(self.z, columns, axis=2)
             self.gram[:, :, columns] = cross
         else:
-            part = np.take(self.z, rows, axis=1) if seen is None else seen[0]
-            before = part.swapaxes(1, 2) @ np.take(part, columns, axis=2) if seen is None else np.take(seen[1], columns, axis=2)
+            part = np.take(self.z, rows, axis=1) if seen is None else seen
+            before = part.swapaxes(1, 2) @ np.take(part, columns, axis=2)
             part[:, :, columns] = values
             self.z[:, rows[:, None], columns] = values
             after = part.swapaxes(1, 2) @ np.take(part, columns, axis=2)
@@ -249,33 +249,28 @@ class _Engine:
     def _visit(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         sites = plan.sites
         assert sites is not None
-        absent = np.take(self.z, target.missing, axis=1)
-        inner = absent.swapaxes(1, 2) @ absent
-        self.seen = (absent, inner)
-        gram = self.gram - inner
-        site_sum = self.site_sum.copy()
-        for there, rows in plan.absent_passes:
-            site_sum[:, there] -= absent[:, rows]
+        self.seen = absent = np.take(self.z, target.missing, axis=1)
         take = target.predictors
-        part = np.take(gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
-        site_x = np.take(site_sum, take, axis=2)
+        x = np.take(absent, take, axis=2)
+        # what the used rows sum to is what all rows sum to, less the rows to impute
+        gram = np.take(self.gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
+        gram -= x.swapaxes(1, 2) @ x
+        site_x = np.take(self.site_sum, take, axis=2)
+        for there, rows in plan.absent_passes:
+            site_x[:, there] -= x[:, rows]
         if target.kind == "normal":
             c = int(target.columns[0])
-            moments = gibbs_linear.Moments(
-                part, np.take(gram[:, :, c], take, axis=1), gram[:, c, c], len(target.observed), site_x, site_sum[:, :, c]
-            )
-            draw = self._linear(target, memory, moments, sites.layout)
+            y = absent[:, :, c].copy()
+            site_y = self.site_sum[:, :, c].copy()
+            for there, rows in plan.absent_passes:
+                site_y[:, there] -= y[:, rows]
+            xy = np.take(self.gram[:, :, c], take, axis=1) - (y[:, None, :] @ x)[:, 0]
+            yy = self.gram[:, c, c] - (y**2).sum(axis=1)
+            draw = self._linear(target, memory, gibbs_linear.Moments(gram, xy, yy, len(target.observed), site_x, site_y), sites.layout)
             assert draw.u is not None
-            eta = (np.take(absent, take, axis=2) @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
+            eta = (x @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
             return self._noise(target, eta, draw.sigma2)
-        predictors = Predictors(
-            used=np.take(self.z, target.observed, axis=1),
-            absent=absent,
-            columns=take,
-            gram=part,
-            site_x=site_x,
-            sites=plan.sites,
-        )
+        predictors = Predictors(np.take(self.z, target.observed, axis=1), x, take, gram, site_x, sites)
         return self._by_kind(target, plan, memory, predictors)
 
     def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:

@@ -44,7 +44,7 @@ class SiteRows:
 class Predictors:
     """The regression of one visit.
 
-    `used` (m, r, P) and `absent` (m, q, P) may hold more columns than the regression takes; `columns` (p,) says which.
+    `used` (m, r, P) may hold more columns than the regression takes; `columns` (p,) says which. `absent` (m, q, p) holds those alone.
     """
 
     used: Array
@@ -72,7 +72,7 @@ class Predictors:
 
     def linear_absent(self, beta: Array, u: Array | None) -> Array:
         """x'beta + u of the rows to impute (m, q)."""
-        eta = (self.absent @ self.spread(beta)[:, :, None])[:, :, 0]
+        eta = (self.absent @ beta[:, :, None])[:, :, 0]
         return eta if u is None or self.sites is None else np.asarray(eta + np.take(u, self.sites.absent, axis=1))
 
     def moments(self, z: Array) -> Moments:

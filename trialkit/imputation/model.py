@@ -338,7 +338,7 @@ def _predictors(
             over.append(name)
             continue
         for position in at:
-            twin = any(abs(correlation.between[position, other]) > _TWINS for other in chosen[1:])
+            twin = bool((np.abs(correlation.between[position, chosen[1:]]) > _TWINS).any())
             if twin or not span.add(int(position)):
                 dependent.append(name)
             else:
@@ -375,21 +375,23 @@ class _Span:
 
     def __init__(self, X: Array) -> None:
         self._X = X
-        self._basis: list[Array] = []
+        self._basis = np.empty((min(X.shape), len(X)))
+        self._size = 0
 
     def add(self, position: int) -> bool:
         x = self._X[:, position]
         size = np.linalg.norm(x)
-        if size == 0:
+        if size == 0 or self._size == len(self._basis):
             return False
         rest = x / size
+        basis = self._basis[: self._size]
         for _ in range(2):  # twice is enough (Kahan and Parlett)
-            for q in self._basis:
-                rest = rest - (q @ rest) * q
+            rest = rest - (basis @ rest) @ basis
         left = np.linalg.norm(rest)
         if left < _RANK:
             return False
-        self._basis.append(rest / left)
+        self._basis[self._size] = rest / left
+        self._size += 1
         return True
 
 

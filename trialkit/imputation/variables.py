@@ -176,7 +176,7 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
         )
     kind = variable.type or (_item_kind(frame, variable) if variable.role == "item" else _kind(raw, lost))
     if kind in ("continuous", "count"):
-        values = door.numbers(frame, name, where=WHERE)
+        values = _numbers(frame, name)
         labels: tuple[Any, ...] = ()
     else:
         values, labels = _codes(raw, lost, variable, kind)
@@ -209,9 +209,17 @@ def _kind(raw: pd.Series[Any], lost: NDArray[np.bool_]) -> Type:
     return "binary" if distinct <= 2 else "continuous"
 
 
+def _numbers(frame: pd.DataFrame, name: str) -> Array:
+    """A column as numbers; cell by cell only where some cell may not be one."""
+    raw = frame[name]
+    if raw.dtype == np.float64 and not np.isinf(raw.to_numpy()).any():
+        return raw.to_numpy().copy()
+    return door.numbers(frame, name, where=WHERE)
+
+
 def _item_kind(frame: pd.DataFrame, variable: Variable) -> Type:
     """An item is a rating of few values, or a number."""
-    values = door.numbers(frame, variable.name, where=WHERE)
+    values = _numbers(frame, variable.name)
     return "ordinal" if len(np.unique(values[~np.isnan(values)])) <= _MOST_RATINGS else "continuous"
 
 
