@@ -39,10 +39,13 @@ _HOME = {
     "pool": "trialkit.imputation",
     "itt": "trialkit.itt",
     "fit_mixed": "trialkit.itt",
+    "compare_methods": "trialkit.itt",
     # simulation
     "Scenario": "trialkit.simulation",
     "simulate": "trialkit.simulation",
     "check": "trialkit.simulation",
+    "planned_power": "trialkit.simulation",
+    "redesign": "trialkit.simulation",
     # report
     "report": "trialkit.report",
 }

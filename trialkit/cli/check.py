@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -14,6 +15,8 @@ def check(
     trials: int = typer.Option(200, help="How many trials to simulate."),
     seed: int = typer.Option(..., help="A whole number; the same seed gives the same figures."),
     jobs: int = typer.Option(1, help="Worker processes; the figures do not depend on it."),
+    imputations: int | None = typer.Option(None, help="Also analyse by two-level imputation, with so many imputations."),
+    store: Path | None = typer.Option(None, help="A folder that keeps finished chunks, so that a broken-off run goes on."),
     junit: Path | None = typer.Option(None, help="Also write JUnit XML there, for a CI server."),
     force: bool = typer.Option(False, "--force", help="Overwrite the JUnit file."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
@@ -26,7 +29,15 @@ def check(
     from trialkit.simulation import Scenario
     from trialkit.simulation import check as run
 
-    result = run(Scenario.from_toml(scenario), trials=trials, seed=seed, jobs=jobs)
+    result = run(
+        Scenario.from_toml(scenario),
+        trials=trials,
+        seed=seed,
+        jobs=jobs,
+        imputations=imputations,
+        store=store,
+        progress=sys.stderr.isatty(),
+    )
     if junit is not None:
         write_whole(junit, result.to_junit(), force=force)
     if as_json:

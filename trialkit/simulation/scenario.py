@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -587,19 +587,8 @@ def _design_from(data: dict[str, Any]) -> TrialDesign:
     return TrialDesign(outcomes=outcomes or [{"name": "outcome"}], covariates=covariates, columns=columns)
 
 
-class _UnknownFirst:
-    """A validation error that names an unknown key before a missing one: a misspelt key is both."""
-
-    def __init__(self, error: ValidationError) -> None:
-        self._error = error
-
-    def errors(self, **choices: Any) -> list[Any]:
-        """The problems, unknown keys first."""
-        return sorted(self._error.errors(**choices), key=lambda problem: problem["type"] != "extra_forbidden")
-
-
 def _explain(error: ValidationError) -> str:
-    return explain_validation(cast(ValidationError, _UnknownFirst(error)), "the scenario", Scenario).replace("?.", "?")
+    return explain_validation(error, "the scenario", Scenario).replace("?.", "?")
 
 
 def trait_variance(trait: Trait, role: str) -> float:
