@@ -313,6 +313,34 @@ def test_binary():
     assert conditional == pytest.approx(1.2 * 4 * (s2e + 60 * su2) / (60 * 20), **CLOSE)
 
 
+@pytest.mark.parametrize("scale", ["difference", "log-odds", "log-ratio"])
+def test_binary_wedge_as_a_marginal_model_from_every_person(scale):
+    """GEE with the right working correlation: (sum D'V^-1D)^-1, D the slope of the mean, V = A^1/2 R A^1/2 over people and periods."""
+    layout, m, a0, a1, a2 = np.array([[0, 1, 1], [0, 0, 1]]), 4, 0.05, 0.02, 0.3
+    control, end = (0.2, 0.25, 0.3), 0.45
+    link = {"difference": lambda p: p, "log-odds": lambda p: np.log(p / (1 - p)), "log-ratio": np.log}[scale]
+    back = {"difference": lambda x: x, "log-odds": lambda x: 1 / (1 + np.exp(-x)), "log-ratio": np.exp}[scale]
+    slope = {"difference": lambda p: np.ones_like(p), "log-odds": lambda p: p * (1 - p), "log-ratio": lambda p: p}[scale]
+    effect = float(link(end) - link(control[-1]))
+    information = np.zeros((4, 4))
+    same_time, same_person = np.kron(np.eye(3), np.ones((m, m))), np.kron(np.ones((3, 3)), np.eye(m))
+    R = a1 + (a0 - a1) * same_time + (a2 - a1) * same_person
+    np.fill_diagonal(R, 1.0)
+    for row in layout:
+        mu = np.repeat(back(link(np.array(control)) + effect * row), m)
+        D = slope(mu)[:, None] * np.column_stack([np.kron(np.eye(3), np.ones((m, 1))), np.repeat(row, m)])
+        V = np.sqrt(np.outer(mu * (1 - mu), mu * (1 - mu))) * R
+        information += 5 * D.T @ np.linalg.solve(V, D)
+    want = np.linalg.inv(information)[-1, -1]
+    found = precision(
+        PowerDesign(
+            layout=layout.tolist(), clusters=10, cluster_size=m, p_control=control, p_intervention=end, scale=scale, icc=a0, cac=a1 / a0,
+            iac=(a2 - a1) / (1 - a0),
+        )
+    )  # fmt: skip
+    assert found.variance == pytest.approx(want, **CLOSE) and found.effect == pytest.approx(effect)
+
+
 @pytest.mark.parametrize(("p", "latent"), [(0.2, 0.3), (0.5, 0.05), (0.05, 1.0)])
 def test_latent_icc_carried_to_proportions(p, latent):
     """Against Gauss-Hermite quadrature, the intercept solved for by bisection."""

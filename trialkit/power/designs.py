@@ -492,7 +492,8 @@ def _longitudinal(plan: _Plan) -> _Fit:
             continue
         x = X[s]
         mix = np.where(seen, x, 0.0)
-        sd = np.sqrt((1 - mix) * plan.scale.variance[0] + mix * plan.scale.variance[1])
+        spread = plan.scale.by_period if plan.scale.by_period is not None else plan.scale.variance
+        sd = np.sqrt((1 - mix) * np.array(spread[0]) + mix * np.array(spread[1]))
         icc = plan.scale.icc
         rho = (1 - mix) * icc[0] + mix * icc[1]
         between = np.sqrt(rho) * sd * math.sqrt(1 - design.r2_cluster)

@@ -6,7 +6,8 @@ With those three, every design takes every outcome: a cluster mean has variance 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Scale:
         People (or person-time) a cluster.
     name, formula : str
     sources : tuple of str
+    by_period : (control, intervention) tuples, or None
+        Variances in each period of a longitudinal design, where they differ.
     """
 
     effect: float | None
@@ -41,6 +44,7 @@ class Scale:
     name: str
     formula: str
     sources: tuple[str, ...] = ()
+    by_period: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def arms(value: Any) -> tuple[float, float]:
@@ -84,55 +88,86 @@ def _continuous(design: PowerDesign) -> Scale:
     )
 
 
+# link, its inverse, and the slope of the proportion on the linked scale
+_LINKS: dict[str, tuple[Callable[[float], float], Callable[[float], float], Callable[[float], float]]] = {
+    "difference": (lambda p: p, lambda x: x, lambda p: 1.0),
+    "log-odds": (lambda p: math.log(p / (1 - p)), lambda x: 0.5 * (1 + math.tanh(x / 2)), lambda p: p * (1 - p)),
+    "log-ratio": (math.log, math.exp, lambda p: p),
+}
+_BINARY_NAMES = {"difference": "difference of proportions", "log-odds": "log odds ratio", "log-ratio": "log risk ratio"}
+
+
+def control_proportion(design: PowerDesign) -> float:
+    """The proportion in the control arm; in the last period, where there is one a period."""
+    value = _need(design, "p_control", "a binary outcome needs the proportion in the control arm")
+    return float(value[-1] if isinstance(value, tuple) else value)
+
+
+def intervention_proportion(design: PowerDesign, effect: float | None) -> float | None:
+    """The proportion that an effect on the analysis scale makes of the control arm's."""
+    if design.p_intervention is not None or effect is None:
+        return design.p_intervention
+    link, inverse, _ = _LINKS[design.scale or "difference"]
+    return inverse(link(control_proportion(design)) + effect)
+
+
 def _binary(design: PowerDesign) -> Scale:
-    p0 = float(_need(design, "p_control", "a binary outcome needs the proportion in the control arm"))
-    log_odds = design.scale == "log-odds"
+    p0 = control_proportion(design)
+    scale = design.scale or "difference"
+    link, inverse, slope = _LINKS[scale]
     if sum(v is not None for v in (design.p_intervention, design.effect, design.odds_ratio)) > 1:
         raise InputError("give one of p_intervention, effect and odds_ratio: each follows from the other.")
-    p1: float | None = None
-    if design.p_intervention is not None:
-        p1 = design.p_intervention
-    elif design.odds_ratio is not None:
-        p1 = _expit(_logit(p0) + math.log(design.odds_ratio))
-    elif design.effect is not None:
-        p1 = _expit(_logit(p0) + design.effect) if log_odds else p0 + design.effect
-        if not 0 < p1 < 1:
-            raise InputError(f"effect = {design.effect:g} on a proportion of {p0:g} gives {p1:g}, which is no proportion.")
-    effect = None if p1 is None else (_logit(p1) - _logit(p0) if log_odds else p1 - p0)
+    p1 = intervention_proportion(design, design.effect)
+    if design.odds_ratio is not None:
+        to_logit, from_logit, _ = _LINKS["log-odds"]
+        p1 = from_logit(to_logit(p0) + math.log(design.odds_ratio))
+    if p1 is not None and not 0 < p1 < 1:
+        raise InputError(f"effect = {design.effect:g} on a proportion of {p0:g} gives {p1:g}, which is no proportion.")
+    effect = None if p1 is None else link(p1) - link(p0)
     proportions = (p0, p0 if p1 is None else p1)
     if design.pooled:
         proportions = (sum(proportions) / 2,) * 2
-    bernoulli = tuple(p * (1 - p) for p in proportions)
+    unit = tuple(p * (1 - p) / slope(p) ** 2 for p in proportions)
     sources = ["Donner & Klar 2000, Design and Analysis of Cluster Randomization Trials"]
+    where = "pbar" if design.pooled else "p"
+    formula = {"difference": f"sigma2 = {where}(1-{where})", "log-odds": "sigma2 = 1/{p(1-p)}", "log-ratio": "sigma2 = (1-p)/p"}[scale]
+    between: tuple[float, ...]
+    within: tuple[float, ...]
     if design.k is not None:
         if design.icc is not None:
             raise InputError("k and icc both say how much clusters differ: give one.")
-        if log_odds:
+        if scale == "log-odds":
             raise InputError("k is the coefficient of variation of proportions: it goes with the difference, not with log odds.")
-        between = tuple(k * k * p * p for k, p in zip(arms(design.k), proportions, strict=True))
-        within = bernoulli
-        formula = "cluster proportion: p(1-p)/m + k^2 p^2"
+        between = tuple((k * p / slope(p)) ** 2 for k, p in zip(arms(design.k), proportions, strict=True))
+        within = unit
+        formula = "cluster proportion: p(1-p)/m + k^2 p^2" + (" (over p^2 for the log ratio)" if scale == "log-ratio" else "")
         sources.append("Hayes & Bennett 1999, Int J Epidemiol 28:319")
-    elif design.icc_scale == "latent":
-        latent = [icc / (1 - icc) * math.pi**2 / 3 for icc in _icc(design)]
-        if log_odds:
-            between, within = tuple(latent), tuple(1 / v for v in bernoulli)
-            formula = "log odds given the cluster: sigma2_u + 1/{m p(1-p)}, sigma2_u = rho/(1-rho) pi^2/3"
-            sources.append("Moerbeek & Maas 2005, Commun Stat Theory Methods 34:1151")
-        else:
-            shares = tuple(proportion_icc(p, s) for p, s in zip(proportions, latent, strict=True))
-            between = tuple(s * v for s, v in zip(shares, bernoulli, strict=True))
-            within = tuple((1 - s) * v for s, v in zip(shares, bernoulli, strict=True))
-            formula = "sigma2 = p(1-p); the latent ICC carried to proportions by quadrature over a normal logit"
-            sources.append("Eldridge, Ukoumunne & Carlin 2009, Int Stat Rev 77:378")
+    elif design.icc_scale == "latent" and scale == "log-odds":
+        between, within = tuple(icc / (1 - icc) * math.pi**2 / 3 for icc in _icc(design)), unit
+        formula = "log odds given the cluster: sigma2_u + 1/{m p(1-p)}, sigma2_u = rho/(1-rho) pi^2/3"
+        sources.append("Moerbeek & Maas 2005, Commun Stat Theory Methods 34:1151")
     else:
-        unit = tuple(1 / v for v in bernoulli) if log_odds else bernoulli
-        between = tuple(r * v for r, v in zip(_icc(design), unit, strict=True))
-        within = tuple((1 - r) * v for r, v in zip(_icc(design), unit, strict=True))
-        formula = "sigma2 = 1/{p(1-p)}" if log_odds else ("sigma2 = pbar(1-pbar)" if design.pooled else "sigma2 = p(1-p) in either arm")
-    return _parts(
-        effect, between, within, design.cluster_size, "log odds ratio" if log_odds else "difference of proportions", formula, sources
-    )
+        shares: tuple[float, ...] = _icc(design)
+        if design.icc_scale == "latent":
+            shares = tuple(proportion_icc(p, r / (1 - r) * math.pi**2 / 3) for p, r in zip(proportions, shares, strict=True))
+            formula += "; the latent ICC carried to proportions by quadrature over a normal logit"
+            sources.append("Eldridge, Ukoumunne & Carlin 2009, Int Stat Rev 77:378")
+        between = tuple(r * v for r, v in zip(shares, unit, strict=True))
+        within = tuple((1 - r) * v for r, v in zip(shares, unit, strict=True))
+    found = _parts(effect, between, within, design.cluster_size, _BINARY_NAMES[scale], formula, sources)
+    if not isinstance(design.p_control, tuple):
+        return found
+    # a control proportion that moves over the periods, the effect constant on the analysis scale (marginal models: Li, Turner & Preisser 2018)
+    rows = []
+    for shift in (0.0, effect or 0.0):
+        row = [inverse(link(p) + shift) for p in design.p_control]
+        if min(row) <= 0 or max(row) >= 1:
+            raise InputError(
+                f"the effect makes a proportion of {min(row) if min(row) <= 0 else max(row):g} in some period, which is no proportion."
+            )
+        rows.append(tuple(p * (1 - p) / slope(p) ** 2 for p in row))
+    sources.append("Li, Turner & Preisser 2018, Biometrics 74:1450")
+    return replace(found, by_period=(rows[0], rows[1]), sources=tuple(sources))
 
 
 def _rate(design: PowerDesign) -> Scale:
@@ -235,14 +270,6 @@ def proportion_icc(p: float, latent_variance: float) -> float:
 def _parts(effect: float | None, between: Any, within: Any, size: Any, name: str, formula: str, sources: list[str]) -> Scale:
     variance = (between[0] + within[0], between[1] + within[1])
     return Scale(effect, variance, (between[0] / variance[0], between[1] / variance[1]), size, name, formula, tuple(sources))
-
-
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
-def _expit(x: float) -> float:
-    return float(_expit_array(np.array(x)))
 
 
 def _expit_array(x: Any) -> Any:

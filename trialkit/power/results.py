@@ -12,6 +12,7 @@ import pandas as pd
 
 from trialkit.power import words
 from trialkit.power.designs import Precision
+from trialkit.power.outcomes import intervention_proportion
 from trialkit.power.specification import PowerDesign, plain
 from trialkit.results import Result
 
@@ -119,13 +120,7 @@ class PowerResult(Result):
     @property
     def p_intervention(self) -> float | None:
         """Proportion in the intervention arm, of a binary outcome."""
-        if self.design.p_intervention is not None or self.design.outcome != "binary" or self.effect is None:
-            return self.design.p_intervention
-        p = float(self.design.p_control or 0)
-        if self.design.scale == "log-odds":
-            odds = p / (1 - p) * math.exp(self.effect)
-            return odds / (1 + odds)
-        return p + self.effect
+        return intervention_proportion(self.design, self.effect) if self.design.outcome == "binary" else None
 
     @property
     def design_effect(self) -> float:

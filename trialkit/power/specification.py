@@ -190,7 +190,7 @@ class PowerDesign:
     modifier_icc, modifier_sd
         Effect modification: ``effect`` is the interaction coefficient.
     outcome : {"continuous", "binary", "rate", "count", "ordinal", "survival"}
-        With its own arguments: ``p_control``, ``p_intervention``, ``odds_ratio``, ``rate_control``, ``rate_intervention``,
+        With its own arguments: ``p_control`` (in a longitudinal design also one a period), ``p_intervention``, ``odds_ratio``, ``rate_control``, ``rate_intervention``,
         ``person_time``, ``k``, ``overdispersion``, ``proportions``, ``hazard_ratio``, ``event_probability``; ``scale`` ("difference",
         "log-odds", "log-ratio"), ``pooled`` and ``icc_scale`` ("proportion", "latent").
     attrition, cluster_attrition, attrition_cv
@@ -252,7 +252,7 @@ class PowerDesign:
     scale: str | None = None
     pooled: bool = False
     icc_scale: str = "proportion"
-    p_control: float | None = None
+    p_control: Any = None
     p_intervention: float | None = None
     odds_ratio: float | None = None
     rate_control: float | None = None
@@ -275,9 +275,11 @@ class PowerDesign:
         for v in [*_flat(self.cluster_size), *_flat(self.baseline_cluster_size)]:
             if _is_real(v) and 0 < v < 1:
                 raise InputError(f"cluster_size = {v:g} cannot be: a cluster has at least one person. Person-time goes in as person_time.")
+        if self.p_control is not None and not isinstance(self.p_control, str) and isinstance(self.p_control, Iterable):
+            self._set("p_control", tuple(self.p_control))
         for name, limits in _RANGES.items():
             value = getattr(self, name)
-            if value is None or (isinstance(value, tuple) and name in ("cluster_size", "event_probability")):
+            if value is None or (isinstance(value, tuple) and name in ("cluster_size", "event_probability", "p_control")):
                 for v in _flat(value):
                     _number(name, v, limits)
                 continue
@@ -400,8 +402,8 @@ class PowerDesign:
                 raise InputError(f"{name} belongs to a {' or '.join(allowed)} outcome, and this one is {self.outcome}.")
         if self.scale == "log-odds" and self.outcome not in ("binary", "ordinal"):
             raise InputError(f'scale="log-odds" belongs to a binary or ordinal outcome, and this one is {self.outcome}.')
-        if self.scale == "log-ratio" and self.outcome not in ("rate", "count", "survival"):
-            raise InputError(f'scale="log-ratio" belongs to a rate, count or survival outcome, and this one is {self.outcome}.')
+        if self.scale == "log-ratio" and self.outcome not in ("binary", "rate", "count", "survival"):
+            raise InputError(f'scale="log-ratio" belongs to a binary, rate, count or survival outcome, and this one is {self.outcome}.')
         if self.outcome not in ("continuous",) and self._given("sd"):
             raise InputError(f"sd is given, but the variance of a {self.outcome} outcome follows from its other arguments: leave sd out.")
 
@@ -472,6 +474,8 @@ class PowerDesign:
             for v in _flat(getattr(self, level)):
                 _number(level, v, _RANGES["icc"])
         pairs = [v if isinstance(v, tuple) else (v or 0.0,) * 2 for v in (self.icc, self.icc_subcluster)]
+        if isinstance(self.p_control, tuple) and kind != "longitudinal":
+            raise InputError(f"p_control by period belongs to a longitudinal design, and this one is {kind}.")
         shares = max(a + b for a, b in zip(*pairs, strict=True)) + self.icc_stratum
         if shares >= 1:
             raise InputError(f"the shares of variance between clusters, subclusters and strata sum to {shares:g}; nothing is left within.")
@@ -527,6 +531,8 @@ class PowerDesign:
             if total != round(total):
                 raise InputError(f"clusters_per_sequence makes {total:g} clusters: not a whole number.")
             self._set("clusters", round(total))
+        if isinstance(self.p_control, tuple) and len(self.p_control) != columns:
+            raise InputError(f"p_control lists {len(self.p_control)} proportions for {columns} periods: one a period, or one for all.")
         if isinstance(self.cluster_size, tuple):
             shape = (len(self.cluster_size), len(self.cluster_size[0]) if isinstance(self.cluster_size[0], tuple) else 0)
             if shape != (rows, columns):

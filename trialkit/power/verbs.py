@@ -14,6 +14,7 @@ from scipy import optimize, special
 from trialkit.door import InputError, unknown_word
 from trialkit.power.designs import Precision, precision
 from trialkit.power.evaluate import power_at, power_from, power_of, shift_for
+from trialkit.power.outcomes import control_proportion
 from trialkit.power.results import PowerResult
 from trialkit.power.specification import NAMES, PowerDesign, build
 
@@ -533,9 +534,12 @@ def _find_effect(design: PowerDesign, target: float, sign: float) -> PowerResult
 def _moving_effect(design: PowerDesign, target: float, sign: float, start: float) -> float:
     """Where the variance moves with the effect: bracket and bisect within the outcome's range."""
     limit = math.inf
-    if design.outcome == "binary" and design.scale != "log-odds":
-        p = float(design.p_control or 0)
-        limit = (1 - p if sign > 0 else p) * (1 - 1e-12)
+    if design.outcome == "binary" and design.scale in (None, "difference"):
+        moving = design.p_control if isinstance(design.p_control, tuple) else (control_proportion(design),)
+        limit = min(1 - p if sign > 0 else p for p in moving) * (1 - 1e-12)
+    elif design.outcome == "binary" and design.scale == "log-ratio" and sign > 0:
+        moving = design.p_control if isinstance(design.p_control, tuple) else (control_proportion(design),)
+        limit = -math.log(max(moving)) * (1 - 1e-12)
     elif design.outcome in ("rate", "count") and design.scale != "log-ratio" and sign < 0:
         limit = float(design.rate_control or 0) * (1 - 1e-12)
 

@@ -11,6 +11,7 @@ import pandas as pd
 from trialkit.door import InputError
 from trialkit.power.designs import Precision, precision
 from trialkit.power.evaluate import DISTRIBUTION_WORDS, power_at, power_from, power_of
+from trialkit.power.outcomes import control_proportion
 from trialkit.power.specification import PowerDesign
 
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ def _effect_words(result: PowerResult) -> str:
     if e is None:
         return f"a difference between the arm means {_short(design.means)}"
     if design.outcome == "binary" and result.p_intervention is not None:
-        what = f"a change from {design.p_control:g} to {result.p_intervention:.4g}"
-        return what + (f" (odds ratio {math.exp(e):.3g})" if design.scale == "log-odds" else "")
+        what = f"a change from {control_proportion(design):g} to {result.p_intervention:.4g}"
+        ratio = {"log-odds": f" (odds ratio {math.exp(e):.3g})", "log-ratio": f" (risk ratio {math.exp(e):.3g})"} if abs(e) < 100 else {}
+        return what + ratio.get(str(design.scale), "")
     if design.outcome in ("rate", "count"):
         l0 = float(design.rate_control or 0)
         l1 = l0 * math.exp(e) if design.scale == "log-ratio" else l0 + e
@@ -246,7 +248,7 @@ def warnings(result: PowerResult) -> tuple[str, ...]:
                 "attrition_cv=True plans for it."
             )
     if design.outcome == "binary" and math.isfinite(found.cluster_size):
-        p = [v for v in (design.p_control, result.p_intervention) if v is not None]
+        p = [v for v in (control_proportion(design), result.p_intervention) if v is not None]
         events = min(min(x, 1 - x) for x in p) * found.clusters / 2 * found.cluster_size
         if events < 10:
             out.append(
