@@ -157,7 +157,7 @@ def _binary(design: PowerDesign) -> Scale:
     found = _parts(effect, between, within, design.cluster_size, _BINARY_NAMES[scale], formula, sources)
     if not isinstance(design.p_control, tuple):
         return found
-    # a control proportion that moves over the periods, the effect constant on the analysis scale (marginal models: Li, Turner & Preisser 2018)
+    # a control proportion that moves over the periods, the effect constant on the analysis scale: marginal models
     rows = []
     for shift in (0.0, effect or 0.0):
         row = [inverse(link(p) + shift) for p in design.p_control]

@@ -190,9 +190,9 @@ class PowerDesign:
     modifier_icc, modifier_sd
         Effect modification: ``effect`` is the interaction coefficient.
     outcome : {"continuous", "binary", "rate", "count", "ordinal", "survival"}
-        With its own arguments: ``p_control`` (in a longitudinal design also one a period), ``p_intervention``, ``odds_ratio``, ``rate_control``, ``rate_intervention``,
-        ``person_time``, ``k``, ``overdispersion``, ``proportions``, ``hazard_ratio``, ``event_probability``; ``scale`` ("difference",
-        "log-odds", "log-ratio"), ``pooled`` and ``icc_scale`` ("proportion", "latent").
+        With its own arguments: ``p_control`` (in a longitudinal design also one a period), ``p_intervention``, ``odds_ratio``,
+        ``rate_control``, ``rate_intervention``, ``person_time``, ``k``, ``overdispersion``, ``proportions``, ``hazard_ratio``,
+        ``event_probability``; ``scale`` ("difference", "log-odds", "log-ratio"), ``pooled`` and ``icc_scale`` ("proportion", "latent").
     attrition, cluster_attrition, attrition_cv
         Share of people and of clusters lost; with ``attrition_cv=True`` losses also make the sizes vary.
     variance_factor : number
