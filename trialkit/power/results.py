@@ -139,7 +139,7 @@ class PowerResult(Result):
             "case": "as planned",
             "power": self.power,
             "df": self.df,
-            "clusters": words.total(self.design.clusters),
+            "clusters": int(words.total(self.design.clusters)),
             "cluster_size": words.mean_size(self.design),
             "icc": words.mean_of(self.precision.scale.icc),
             "effect": math.nan if self.effect is None else self.effect,
