@@ -18,6 +18,7 @@ from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
+from trialkit.itt.subgroups import SubgroupEffects, subgroup_effects
 
 __all__ = [
     "AssignmentList",
@@ -34,6 +35,7 @@ __all__ = [
     "Scheme",
     "SiteComparison",
     "SiteValues",
+    "SubgroupEffects",
     "WeightedEffects",
     "adjust",
     "adjust_families",
@@ -55,6 +57,7 @@ __all__ = [
     "robust",
     "site_values",
     "standard_deviation",
+    "subgroup_effects",
     "two_sample_d",
     "two_stage",
     "weighted_effects",

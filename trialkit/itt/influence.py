@@ -140,6 +140,7 @@ def _without(one: Prepared, gone: NDArray[np.bool_]) -> Prepared:
     reason = "" if min(sites) else "one arm has no site left"
     return replace(
         one,
+        rows=one.rows[kept],
         arm=arm,
         site=site,
         pair=None if one.pair is None else one.pair[kept],

@@ -37,6 +37,8 @@ class Prepared:
     Attributes
     ----------
     outcome : Outcome
+    rows : array (n,)
+        Places of the analysed people in `People.rows`.
     arm : array (n,)
         1 in the intervention arm.
     site : array (n,)
@@ -65,6 +67,7 @@ class Prepared:
     """
 
     outcome: Outcome
+    rows: Rows
     arm: Array
     site: Rows
     pair: Rows | None
@@ -198,12 +201,13 @@ def _read(table: pd.DataFrame, design: TrialDesign, people: People) -> _Set:
                 numbers[name] = values if everybody else values[rows]
     covariates = []
     for covariate in design.covariates:
-        column = _covariate(table, covariate)
+        column = read_covariate(table, covariate)
         covariates.append((covariate.name, column if everybody else Column(column.values[rows], column.levels)))
     return _Set(numbers, tuple(covariates))
 
 
-def _covariate(table: pd.DataFrame, covariate: Covariate) -> Column:
+def read_covariate(table: pd.DataFrame, covariate: Covariate) -> Column:
+    """A covariate's column as the design declares it."""
     name = covariate.name
     factor = covariate.type in ("categorical", "ordinal") or covariate.levels is not None
     column = read_column(table, name, as_factor=factor, why="as a covariate")
@@ -266,6 +270,7 @@ def _prepare(
     random_pair = design.analysis.pair_effects == "random" and people.pair is not None
     base = Prepared(
         outcome=outcome,
+        rows=rows,
         arm=arm,
         site=site,
         pair=people.pair[rows] if random_pair and people.pair is not None else None,
