@@ -44,18 +44,18 @@ def test_against_lme4_pbkrtest_and_emmeans(name):
     assert not found.problems
     age = found.frame[found.frame["moderator"] == "age"]
     assert age["subgroup"].tolist() == stored["levels"]
-    # lme4 stops its search at about 1e-6 of theta
-    np.testing.assert_allclose(age["estimate"], stored["estimate"], rtol=1e-5)
-    np.testing.assert_allclose(age["std_error"], stored["se"], rtol=1e-5)
-    np.testing.assert_allclose(age["df"], stored["df"], rtol=1e-5)
+    # lme4 stops its search a little before the optimum: 3e-8 was seen
+    np.testing.assert_allclose(age["estimate"], stored["estimate"], rtol=1e-6)
+    np.testing.assert_allclose(age["std_error"], stored["se"], rtol=1e-6)
+    np.testing.assert_allclose(age["df"], stored["df"], rtol=1e-6)
     test = found.interactions.set_index("moderator")
     assert test.loc["age", ["statistic", "df_num", "df_den", "p_value"]].tolist() == pytest.approx(
-        [stored["F"], stored["ndf"], stored["ddf"], stored["p"]], rel=1e-5
+        [stored["F"], stored["ndf"], stored["ddf"], stored["p"]], rel=1e-6
     )
     slope = found.differences.iloc[-1]
     sd = d["y0"].std()
     assert (slope["estimate"] / sd, slope["std_error"] / sd, slope["df"]) == pytest.approx(
-        (stored["slope"], stored["slope_se"], stored["slope_df"]), rel=1e-5
+        (stored["slope"], stored["slope_se"], stored["slope_df"]), rel=1e-6
     )
     assert test.loc["y0", "statistic"] == pytest.approx((slope["estimate"] / slope["std_error"]) ** 2)
 

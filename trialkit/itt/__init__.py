@@ -15,7 +15,7 @@ from trialkit.itt.gee import MarginalModel, fit_marginal
 from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.influence import Influence, leave_one_out
 from trialkit.itt.mixed import MixedModel, fit_mixed
-from trialkit.itt.multiplicity import adjust, adjust_families
+from trialkit.itt.multiplicity import adjust, adjust_families, gatekeeping, graphical
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
 from trialkit.itt.subgroups import SubgroupEffects, subgroup_effects
@@ -47,6 +47,8 @@ __all__ = [
     "fit_generalised",
     "fit_marginal",
     "fit_mixed",
+    "gatekeeping",
+    "graphical",
     "hedges_2007",
     "hedges_g",
     "itt",
