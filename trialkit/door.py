@@ -398,10 +398,11 @@ def site_ids(frame: pd.DataFrame, column: str, *, where: str, what: str = "site"
     return ids
 
 
-def check_people(frame: pd.DataFrame, *, person: str, site: str, arm: str, arms: Sequence[str], where: str) -> None:
+def check_people(frame: pd.DataFrame, *, person: str | None, site: str, arm: str, arms: Sequence[str], where: str) -> None:
     """What must hold for every row of a participants' table, analysed or not: one row a person, one known arm a site.
 
-    Cells that are missing are passed over here; whether they may be is the business of whoever analyses the row.
+    Cells that are missing are passed over here; whether they may be is the business of whoever analyses the row. With
+    ``person=None`` the table has no ids, and only sites and arms are looked at.
 
     Raises
     ------
@@ -409,8 +410,9 @@ def check_people(frame: pd.DataFrame, *, person: str, site: str, arm: str, arms:
         A person in two sites or listed twice; an arm that is not one of `arms`; a site in two arms.
     """
     for column, role in ((person, "person"), (site, "site"), (arm, "arm")):
-        require_columns(frame, [column], where=where, why=f"as the {role} ([columns] {role})")
-    people = [cell_text(v).strip() for v in frame[person].tolist()]
+        if column is not None:
+            require_columns(frame, [column], where=where, why=f"as the {role} ([columns] {role})")
+    people = [cell_text(v).strip() for v in frame[person].tolist()] if person is not None else []
     sites = [cell_text(v).strip() for v in frame[site].tolist()]
     allocated = [cell_text(v).strip() for v in frame[arm].tolist()]
     seen: dict[str, int] = {}
@@ -444,6 +446,19 @@ def check_people(frame: pd.DataFrame, *, person: str, site: str, arm: str, arms:
                 f"{where}: site {printable(place)!r} is in more than one arm, {other!r} (row {row + 2}) and {given!r} (row {k + 2}). "
                 "A site is randomised whole, so its people share one arm. Correct the rows of that site."
             )
+
+
+def zero_one(frame: pd.DataFrame, column: str, *, where: str, why: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """A 0/1 column as booleans; a missing cell counts as 0 (not done). Anything else is an error naming row and cell."""
+    require_columns(frame, [column], where=where, why=why)
+    texts = [cell_text(v).strip() for v in frame[column].tolist()]
+    wrong = next((k for k, text in enumerate(texts) if text not in ("0", "1", "")), None)
+    if wrong is not None:
+        raise InputError(
+            f"{where}, row {wrong + 2}, column {column!r}: {printable(texts[wrong])!r} is neither 1 (yes) nor 0 (no), {why}. "
+            "Correct the cell or leave it empty."
+        )
+    return np.array([text == "1" for text in texts], dtype=bool)
 
 
 def numbers(frame: pd.DataFrame, column: str, *, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:

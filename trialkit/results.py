@@ -138,13 +138,13 @@ class Table:
         """A LaTeX ``tabular`` with booktabs rules; notes as a paragraph below."""
         right = self.numeric()
         lines = [r"\begin{tabular}{" + "".join("r" if r else "l" for r in right) + "}", r"\toprule"]
-        lines.append(" & ".join(_tex(str(c)) for c in self.frame.columns) + r" \\")
+        lines.append(" & ".join(tex(str(c)) for c in self.frame.columns) + r" \\")
         lines.append(r"\midrule")
-        lines += [" & ".join(_tex(c) for c in row) + r" \\" for row in self.cells()]
+        lines += [" & ".join(tex(c) for c in row) + r" \\" for row in self.cells()]
         lines += [r"\bottomrule", r"\end{tabular}"]
         if self.title:
             lines.insert(0, f"% {self.title}")
-        lines += [rf"\par\footnotesize {_tex(note)}" for note in self.notes]
+        lines += [rf"\par\footnotesize {tex(note)}" for note in self.notes]
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
@@ -179,12 +179,22 @@ _TEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "\N{EM DASH}": "---",
+        "\N{EN DASH}": "--",
         "\N{MINUS SIGN}": "$-$",
+        "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+        "\N{MULTIPLICATION SIGN}": r"$\times$",
+        "≤": r"$\leq$",
+        "≥": r"$\geq$",
+        "…": r"\ldots{}",
+        "\N{NO-BREAK SPACE}": "~",
+        "\n": " ",
+        "\r": " ",
     }
 )
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """A text in which no character means anything to LaTeX."""
     return text.translate(_TEX)
 
 

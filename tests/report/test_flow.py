@@ -121,7 +121,7 @@ def change(people: pd.DataFrame, row: int, **cells: object) -> pd.DataFrame:
     [
         ({"follow_up_done": 1, "left_job": 1, "baseline_done": 1}, "somebody who left cannot have been followed up"),
         ({"follow_up_done": 1, "left_job": 0, "baseline_done": 0}, "the boxes would not add up"),
-        ({"follow_up_done": 2}, "is not 0 or 1"),
+        ({"follow_up_done": 2}, "is neither 1"),
         ({"arm": "placebo"}, "the arm 'placebo' is none of the design's"),
         ({"role": None}, "the kinds of person do not sum to the total"),
     ],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trialkit._kernels import gibbs, pooling
 from trialkit._kernels.convergence import convergence
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, cell_text, few, frame_digest, nearest_word, printable, require_columns
+from trialkit.door import InputError, cell_text, check_people, few, frame_digest, nearest_word, require_columns, zero_one
 from trialkit.imputation import model as modelling
 from trialkit.imputation import variables as variables_
 from trialkit.imputation.imputations import Cells, Imputations
@@ -231,20 +231,16 @@ def _population(people: pd.DataFrame, design: TrialDesign) -> tuple[pd.DataFrame
     """The analysed rows, and in words whom they are."""
     if not isinstance(people, pd.DataFrame):
         raise InputError(f"{WHERE} must be a pandas DataFrame, not {type(people).__name__}.")
+    c = design.columns
+    check_people(
+        people, person=c.person if c.person in people.columns else None, site=c.site, arm=c.arm, arms=design.arms.labels, where=WHERE
+    )
     column = design.imputation.population
     if column == "randomised":
         keep = np.ones(len(people), dtype=bool)
         note = f"Everybody in the table ({len(people)} people) is imputed."
     else:
-        require_columns(people, [column], where=WHERE, why="as the population to impute ([imputation] population)")
-        texts = [cell_text(v) for v in people[column].tolist()]
-        wrong = next((k for k, t in enumerate(texts) if t not in ("0", "1", "")), None)
-        if wrong is not None:
-            raise InputError(
-                f"{WHERE}, row {wrong + 2}, column {column!r}: {printable(texts[wrong])!r} is neither 1 (imputed and analysed) nor 0. "
-                "It names the population, so it must be 0/1."
-            )
-        keep = np.array(texts, dtype=object) == "1"
+        keep = zero_one(people, column, where=WHERE, why="to name the population to impute ([imputation] population)")
         note = f"People with {column} = 1 are imputed and analysed ({keep.sum()} of {len(people)})."
     if not keep.any():
         raise InputError(f"{WHERE} has no rows to impute (population: {column!r}).")
@@ -262,26 +258,9 @@ def _groups(
 ) -> tuple[list[_Group], list[Event]]:
     c = design.columns
     events: list[Event] = []
-    for column, role in ((c.site, "site"), (c.arm, "arm")):
-        require_columns(base, [column], where=WHERE, why=f"as the {role} ([columns] {role})")
     site, arm = (_labels(base, column, role) for column, role in ((c.site, "site"), (c.arm, "arm")))
-    unknown = sorted(set(arm) - set(design.arms.labels))
-    if unknown:
-        near = nearest_word(unknown[0], design.arms.labels)
-        raise InputError(
-            f"{WHERE}: the arm {printable(unknown[0])!r} is not one of the design's arms ({design.arms.reference!r}, "
-            f"{design.arms.intervention!r}).{f' Did you mean {near!r}?' if near else ''} Correct column {c.arm!r}, or [arms]."
-        )
     if c.person in base.columns:
         person = _labels(base, c.person, "person")
-        first: dict[str, int] = {}
-        for k, identifier in enumerate(person):
-            if identifier in first:
-                raise InputError(
-                    f"{WHERE}: the person {printable(identifier)!r} stands in two rows (sites {printable(site[first[identifier]])!r} and "
-                    f"{printable(site[k])!r}). Each person has one row and one site; rename or remove one."
-                )
-            first[identifier] = k
     else:
         person = [f"{k:012d}" for k in range(len(base))]
         events.append(Event("no person column", c.person, "rows are taken in the order of the table: another order gives other draws"))

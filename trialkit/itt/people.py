@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, cell_text, check_people, few, printable, require_columns
+from trialkit.door import InputError, cell_text, check_people, few, printable, require_columns, zero_one
 
 Codes = NDArray[np.intp]
 WHERE = "the participants' table"
@@ -111,15 +111,7 @@ def _population(frame: pd.DataFrame, design: TrialDesign) -> NDArray[np.intp]:
     if column == "randomised":
         rows = np.arange(len(frame))
     else:
-        require_columns(frame, [column], where=WHERE, why="as the analysed population ([imputation] population)")
-        texts = [cell_text(v) for v in frame[column].tolist()]
-        wrong = next((k for k, t in enumerate(texts) if t not in ("0", "1", "")), None)
-        if wrong is not None:
-            raise InputError(
-                f"{WHERE}, row {wrong + 2}, column {column!r}: {printable(texts[wrong])!r} is neither 1 (analysed) nor 0. "
-                "It names the analysed population, so it must be 0/1."
-            )
-        rows = np.flatnonzero(np.array(texts) == "1")
+        rows = np.flatnonzero(zero_one(frame, column, where=WHERE, why="to name the analysed population ([imputation] population)"))
     if not len(rows):
         raise InputError(f"{WHERE} has no rows to analyse (population: {column!r}).")
     return rows

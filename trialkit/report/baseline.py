@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from trialkit.design import Covariate, TrialDesign
-from trialkit.door import normalise
-from trialkit.report.flow import id_column, percent, zero_one
+from trialkit.door import normalise, zero_one
+from trialkit.report.flow import id_column, percent
 from trialkit.report.layout import Layout, Row
 from trialkit.report.tables import asked
 from trialkit.results import MISSING, Result
@@ -123,7 +123,7 @@ def baseline_table(people: pd.DataFrame, design: TrialDesign, *, sites: pd.DataF
     columns = design.columns
     inside = data[columns.arm].isin(design.arms.labels).to_numpy()
     if design.flow is not None and design.flow.baseline:
-        described = inside & zero_one(data, design.flow.baseline, where="people")
+        described = inside & zero_one(data, design.flow.baseline, where="people", why="to count the flow")
         who = "People who did the baseline survey"
     else:
         described, who = inside, "Everybody randomised"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, normalise, printable, require_columns
+from trialkit.door import InputError, normalise, printable, require_columns, zero_one
 from trialkit.report.layout import Layout, Row
 from trialkit.results import Result
 
@@ -281,7 +281,7 @@ def _stages(data: pd.DataFrame, design: TrialDesign, inside: np.ndarray[Any, Any
     here = inside
 
     def flag(column: str) -> np.ndarray[Any, Any]:
-        return zero_one(data, column, where="people")
+        return zero_one(data, column, where="people", why="to count the flow")
 
     if flow is not None and flow.baseline:
         done = flag(flow.baseline) & here
@@ -333,22 +333,6 @@ def _before(flow: Any) -> str:
     return (
         " and ".join(filter(None, (f"{flow.baseline} = 1" if flow.baseline else "", f"{flow.left} = 0" if flow.left else ""))) or "an arm"
     )
-
-
-def zero_one(data: pd.DataFrame, column: str, *, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """A 0/1 column as booleans; a missing cell counts as 0 (not done)."""
-    require_columns(data, [column], where=where, why="to count the flow")
-    values = data[column].tolist()
-    out = np.zeros(len(values), dtype=bool)
-    for k, value in enumerate(values):
-        if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-            continue
-        if not isinstance(value, bool | int | float | np.number) or value not in (0, 1):
-            raise InputError(
-                f"{where}, row {k + 2}, column {column!r}: {printable(value)!r} is not 0 or 1. Correct the cell or leave it empty."
-            )
-        out[k] = bool(value)
-    return out
 
 
 def _contradiction(data: pd.DataFrame, design: TrialDesign, wrong: np.ndarray[Any, Any], what: str) -> None:
@@ -427,7 +411,7 @@ def _attendance(
     data: pd.DataFrame, design: TrialDesign, chosen: np.ndarray[Any, Any], rater: np.ndarray[Any, Any], raters: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     sessions = design.flow.sessions if design.flow is not None else ()
-    came = {s: zero_one(data, s, where="people") for s in sessions}
+    came = {s: zero_one(data, s, where="people", why="to count the flow") for s in sessions}
     rows, totals = [], []
     for r in raters:
         here = chosen & _where(rater, r)

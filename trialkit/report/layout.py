@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trialkit.door import InputError
+from trialkit.results import tex
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,37 +208,3 @@ def _width(text: str) -> int:
 def _pad(text: str, width: int, align: str) -> str:
     space = " " * (width - _width(text))
     return space + text if align == "r" else text + space
-
-
-_TEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "\N{EM DASH}": "---",
-        "\N{EN DASH}": "--",
-        "\N{MINUS SIGN}": "$-$",
-        "\N{DOWNWARDS ARROW}": r"$\downarrow$",
-        "\N{MULTIPLICATION SIGN}": r"$\times$",
-        "≤": r"$\leq$",
-        "≥": r"$\geq$",
-        "…": r"\ldots{}",
-        "\N{NO-BREAK SPACE}": "~",
-        "\n": " ",
-        "\r": " ",
-    }
-)
-
-
-def tex(text: str) -> str:
-    """A text in which no character means anything to LaTeX."""
-    return text.translate(_TEX)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from trialkit.design import TrialDesign
-from trialkit.door import normalise
-from trialkit.report.flow import percent, zero_one
+from trialkit.door import normalise, zero_one
+from trialkit.report.flow import percent
 from trialkit.report.layout import Layout, Row
 from trialkit.report.tables import analysed_rows, asked, in_words
 from trialkit.results import Result
@@ -109,8 +109,8 @@ def missing_table(people: pd.DataFrame, design: TrialDesign) -> Missing:
     columns, flow = design.columns, design.flow
     inside = data[columns.arm].isin(design.arms.labels).to_numpy()
     analysed = analysed_rows(data, design)
-    baseline_done = zero_one(data, flow.baseline, where="people") if flow is not None and flow.baseline else inside
-    follow_done = zero_one(data, flow.follow_up, where="people") if flow is not None and flow.follow_up else inside
+    baseline_done = zero_one(data, flow.baseline, where="people", why="to count the flow") if flow is not None and flow.baseline else inside
+    follow_done = zero_one(data, flow.follow_up, where="people", why="to count the flow") if flow is not None and flow.follow_up else inside
     rows: list[tuple[Any, ...]] = []
     patterns: dict[str, pd.DataFrame] = {}
     labels: dict[str, str] = {}

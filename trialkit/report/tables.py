@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, WriteError, normalise, require_columns, write_whole
+from trialkit.door import InputError, WriteError, normalise, require_columns, write_whole, zero_one
 from trialkit.report.layout import Layout, Row, word_file
 from trialkit.results import MISSING, Result, Table, format_cell
 
@@ -122,11 +122,10 @@ def _per_arm(
 
 def analysed_rows(data: pd.DataFrame, design: TrialDesign) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which rows of the (normalised) participants' table belong to the analysed population."""
-    from trialkit.report.flow import zero_one
 
     inside = data[design.columns.arm].isin(design.arms.labels).to_numpy()
     population = design.imputation.population
-    return inside if population == "randomised" else inside & zero_one(data, population, where="people")
+    return inside if population == "randomised" else inside & zero_one(data, population, where="people", why="to count the flow")
 
 
 def asked(data: pd.DataFrame, design: TrialDesign, rater: str | None) -> np.ndarray[Any, np.dtype[np.bool_]]:
