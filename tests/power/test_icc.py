@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,21 @@ def test_json_and_text(sprays):
     found = estimate_icc(sprays, outcome="y", cluster="site")
     assert json.loads(found.to_json())["icc"] == found.icc
     assert "0.7374" in str(found) and "Intracluster correlation of y by site" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "interval"),
+    [("anova", "searle"), ("anova", "smith"), ("anova", "fisher"), ("reml", "profile"), ("fleiss-cuzick", "jackknife")],
+)
+def test_an_estimate_survives_pickling(method: str, interval: str) -> None:
+    """It goes to other processes, with its confidence distribution."""
+    rng = np.random.default_rng(5)
+    site = np.repeat(np.arange(12), 9)
+    binary = (rng.normal(size=12)[site] + rng.normal(size=site.size) > 0).astype(float)
+    scale = "latent" if method == "fleiss-cuzick" else "observed"
+    found = estimate_icc(
+        pd.DataFrame({"y": binary, "site": site}), outcome="y", cluster="site", method=method, interval=interval, scale=scale
+    )
+    again = pickle.loads(pickle.dumps(found))
+    assert [again.quantile(q) for q in (0.025, 0.5, 0.8, 0.975)] == [found.quantile(q) for q in (0.025, 0.5, 0.8, 0.975)]
+    assert again.quantile(0.025) == found.conf_low and again.frame.equals(found.frame)

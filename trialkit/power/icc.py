@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,40 @@ _SOURCES = {
     "jackknife": "one cluster left out at a time, on Fisher's scale",
 }
 _WORDS = {"anova": "analysis of variance", "reml": "REML", "ml": "maximum likelihood", "fleiss-cuzick": "Fleiss-Cuzick"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Upper confidence bounds of one estimate: data only, so that an estimate can be pickled and sent to another process."""
+
+    interval: str
+    data: kernel.Clustered
+    table: kernel.Anova
+    point: float
+    std_error: float | None
+    reml: bool
+    latent_at: float | None = None
+
+    def __call__(self, q: float) -> float:
+        bound = self._observed(q)
+        return bound if self.latent_at is None else _to_latent(bound, self.latent_at)
+
+    def _observed(self, q: float) -> float:
+        clusters = len(self.data.sizes)
+        if self.interval == "searle":
+            return kernel.searle(self.table, q)
+        if self.interval == "fisher":
+            return kernel.fisher(self.table, clusters, q)
+        if self.interval == "profile":
+            low, high = kernel.profile_icc(self.data, self.point, abs(2 * q - 1), reml=self.reml)
+            return high if q >= 0.5 else low
+        se = 0.0 if self.std_error is None else self.std_error
+        if self.interval in ("smith", "swiger"):
+            return self.point + float(stats.norm.ppf(q)) * se
+        step = float(stats.t.ppf(q, clusters - 1)) * se
+        if not -1 < self.point < 1:
+            return self.point + step
+        return math.tanh(math.atanh(self.point) + step / (1 - self.point**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +122,7 @@ class IccEstimate(Result):
     std_error: float | None
     components: pd.DataFrame = field(repr=False)
     cluster_frame: pd.DataFrame = field(repr=False)
-    bound: Callable[[float], float] = field(repr=False, compare=False)
+    bound: _Bound = field(repr=False, compare=False)
 
     def quantile(self, q: float) -> float:
         """The one-sided upper confidence bound at confidence ``q``: the ICC's q-th percentile in the sense of a confidence distribution.
@@ -263,12 +297,12 @@ def estimate_icc(
         table = kernel.anova(data)
         estimate = _estimator(method, X, y, codes)
         point = estimate(np.arange(len(names)))
-        bound, std_error = _bounds(interval, method, data, table, point, estimate)
+        bound = _bounds(interval, method, data, table, point, estimate)
     except ValueError as error:
         raise InputError(f"the ICC of {outcome!r} cannot be estimated: {error}.") from None
     if scale == "latent":
         p = float(y.mean())
-        point, bound, std_error = _to_latent(point, p), _latent_bound(bound, p), None
+        point, bound = _to_latent(point, p), replace(bound, latent_at=p)
     tail = (1 - conf_level) / 2
     between, within = _variances(method, table, X, y, codes)
     sizes = data.sizes
@@ -292,7 +326,7 @@ def estimate_icc(
         k0=table.k0,
         variance_between=between,
         variance_within=within,
-        std_error=std_error,
+        std_error=None if scale == "latent" else bound.std_error,
         components=_components(data, between, within, conf_level, method, interval),
         cluster_frame=pd.DataFrame({cluster: names, "n": sizes.astype(int), "mean": means}),
         bound=bound,
@@ -377,33 +411,17 @@ def _estimator(method: str, X: Any, y: Any, codes: Any) -> Callable[[NDArray[Any
 
 def _bounds(
     interval: str, method: str, data: kernel.Clustered, table: kernel.Anova, point: float, estimate: Callable[[NDArray[Any]], float]
-) -> tuple[Callable[[float], float], float | None]:
-    """q -> upper confidence bound at confidence q; and the standard error if there is one."""
-    clusters = len(data.sizes)
-    if interval == "searle":
-        return (lambda q: kernel.searle(table, q)), None
+) -> _Bound:
+    """q -> upper confidence bound at confidence q, with the standard error if there is one."""
+    clusters, se = len(data.sizes), None
     if interval in ("smith", "swiger"):
         variance = kernel.smith_variance(table, data.sizes) if interval == "smith" else kernel.swiger_variance(table, data.n)
         se = math.sqrt(max(variance, 0.0))
-        return (lambda q: point + float(stats.norm.ppf(q)) * se), se
-    if interval == "fisher":
-        if clusters < 3:
-            raise ValueError("Fisher's interval needs at least three clusters")
-        return (lambda q: kernel.fisher(table, clusters, q)), None
-    if interval == "profile":
-        is_reml = method == "reml"
-
-        def bound(q: float) -> float:
-            low, high = kernel.profile_icc(data, point, abs(2 * q - 1), reml=is_reml)
-            return high if q >= 0.5 else low
-
-        return bound, None
-    se = kernel.jackknife(estimate, clusters)
-    t = stats.t(clusters - 1)
-    if not -1 < point < 1:
-        return (lambda q: point + float(t.ppf(q)) * se), se
-    z, slope = math.atanh(point), 1 / (1 - point**2)
-    return (lambda q: math.tanh(z + float(t.ppf(q)) * se * slope)), se
+    elif interval == "fisher" and clusters < 3:
+        raise ValueError("Fisher's interval needs at least three clusters")
+    elif interval == "jackknife":
+        se = kernel.jackknife(estimate, clusters)
+    return _Bound(interval, data, table, point, se, reml=method == "reml")
 
 
 def _variances(method: str, table: kernel.Anova, X: Any, y: Any, codes: Any) -> tuple[float, float]:
@@ -445,7 +463,3 @@ def _to_latent(icc: float, p: float) -> float:
     if gap(high) < 0:
         return 1.0
     return float(optimize.brentq(gap, 0.0, high, xtol=1e-12))
-
-
-def _latent_bound(bound: Callable[[float], float], p: float) -> Callable[[float], float]:
-    return lambda q: _to_latent(bound(q), p)
