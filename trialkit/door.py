@@ -349,6 +349,11 @@ def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is an ASCII number: no other script's digits, no underscores, no 'nan'."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, where: str, why: str) -> None:
     """Raise an InputError naming the first column that is not in `frame`, the nearest one, and why it is needed."""
     present = [str(c) for c in frame.columns]
@@ -357,11 +362,19 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, where: str, 
             near = nearest_word(name, present)
             hint = f" Did you mean {near!r}?" if near else ""
             raise InputError(f"{where} has no column {name!r}, which is needed {why}.{hint} Its columns: {few(present, 12)}.")
+        if present.count(name) > 1:
+            raise InputError(
+                f"{where} has the column {name!r} {present.count(name)} times, and it is needed {why}. Rename or remove the others."
+            )
+
+
+# Cyrillic and Greek letters that look like Latin ones
+_CONFUSABLE = str.maketrans("асеорхуіјѕԁһкмтвнαβεικνορτυχ", "aceopxyijsdhkmtbhabeiknoptyx")
 
 
 def _skeleton(identifier: str) -> str:
     """Ids that a person would read as the same: white space, case and width folded away."""
-    folded = unicodedata.normalize("NFKC", identifier).casefold()
+    folded = unicodedata.normalize("NFKC", identifier).casefold().translate(_CONFUSABLE)
     return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc"))
 
 

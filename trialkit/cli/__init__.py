@@ -7,6 +7,7 @@ stay inside the commands, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -52,22 +53,34 @@ app.command("check")(check.check)
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback reaches the user."""
     warnings.showwarning = _warn
+    if sys.stdout is None or sys.stdout.closed:  # started with its output closed: there is nobody to print to
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     try:
         result = app(args=arguments, standalone_mode=False)
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
+        if code == 130:
+            typer.echo("interrupted", err=True)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         code = 130
     except BrokenPipeError:
-        # the reader went away (`| head`): point stdout elsewhere so that Python's own flush does not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _reader_gone()
+    except SystemExit:
+        # nothing of ours raises it: parser and console turn a broken pipe into exit 1, which here means "did not hold"
+        code = _reader_gone()
     except Exception as error:
         code = _complain(error)
     if arguments is None:
         sys.exit(code)
     return code
+
+
+def _reader_gone() -> int:
+    """The reader of our output went away (`| head`): nothing is wrong, and Python's own last flush must not complain."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _warn(

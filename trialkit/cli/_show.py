@@ -33,8 +33,8 @@ def plain(value: Any) -> Any:
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A frame as a list of JSON objects, missing cells as null."""
-    records = [{str(k): plain(v) for k, v in record.items()} for record in frame.to_dict(orient="records")]
-    return [{k: (None if v in ("nan", "NaT", "<NA>") else v) for k, v in record.items()} for record in records]
+    plain_cells = frame.astype(object).where(frame.notna(), None)
+    return [{str(k): plain(v) for k, v in record.items()} for record in plain_cells.to_dict(orient="records")]
 
 
 def print_json(value: Any) -> None:
@@ -72,13 +72,13 @@ def new_folder(path: Path, names: list[str], *, force: bool) -> Path:
 
 
 def numbers_list(text: str, *, option: str) -> list[float]:
-    """``.01,.05,.1`` as numbers."""
-    from trialkit.door import InputError
+    """``.01,.05,.1`` as numbers, ASCII only."""
+    from trialkit.door import InputError, is_number
 
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text!r} is not a number, nor numbers separated by commas.") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(is_number(part) for part in parts):
+        raise InputError(f"{option} {text!r} is not a number, nor numbers separated by commas.")
+    values = [float(part) for part in parts]
     if not all(math.isfinite(v) for v in values):
         raise InputError(f"{option} {text!r}: only finite numbers make sense here.")
     return values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trialkit.cli._show import new_folder
+from trialkit.cli._show import new_folder, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +61,8 @@ def demo(
         )
     )
 
-    pairing, plan, allocation, kept = _allocate(sites, design, folder, trial.draw_seed, force=force)
-    for line in _allocation_words(pairing, plan, allocation, kept):
+    pairing, plan, allocation = _allocate(sites, design, folder, trial.draw_seed, force=force)
+    for line in _allocation_words(pairing, plan, allocation):
         typer.echo(_line("allocate" if line.startswith(str(len(pairing.pairs))) else "", line))
 
     imputations = impute(people, design, m=m, seed=seed)
@@ -112,7 +113,7 @@ def _sites_words(sites: pd.DataFrame) -> str:
     return f"{len(sites)} recruited, {len(sites) - len(randomised)} left before the draw, {len(randomised)} randomised ({kinds})"
 
 
-def _allocate(sites: pd.DataFrame, design: TrialDesign, folder: Path, seed: str, *, force: bool) -> tuple[Pairing, Plan, Allocation, bool]:
+def _allocate(sites: pd.DataFrame, design: TrialDesign, folder: Path, seed: str, *, force: bool) -> tuple[Pairing, Plan, Allocation]:
     """Match, lock, draw once, verify; an allocation that is there already is kept if it is this plan's."""
     from trialkit.allocation import Certificate, draw_once, log_path, match_from_design, verify, within_pairs
     from trialkit.door import Refused, write_whole
@@ -124,27 +125,28 @@ def _allocate(sites: pd.DataFrame, design: TrialDesign, folder: Path, seed: str,
     plan = within_pairs(pairing, arms=design.arms.labels)
     certificate = folder / "allocation.json"
     source = "derived from the demo's own seed; in a real trial it is drawn outside, after the plan's hash is published"
-    kept = certificate.exists()
-    if kept:
+    if certificate.exists():
         if Certificate.load(certificate).plan_digest != plan.digest:
             raise Refused(f"{certificate} belongs to another plan, and an allocation is never overwritten. Name another folder with -o.")
-        allocation = plan.draw(seed=seed, seed_source=source)
+        record = Certificate.load(certificate).to_dict()
+        say(f"{certificate} is kept: an allocation is never overwritten")
+        again = plan.draw(seed=seed, seed_source=source)
+        allocation = replace(again, attempts=record["attempts"], log_head=record["log_head"], drawn_at=record["drawn_at"])
     else:
         log_path(folder / "plan.json").unlink(missing_ok=True)
         plan.save(folder / "plan.json", force=force)
         allocation = draw_once(folder / "plan.json", certificate, seed=seed, seed_source=source, csv_path=folder / "allocation.csv")
     verify(certificate, eligible)
-    return pairing, plan, allocation, kept
+    return pairing, plan, allocation
 
 
-def _allocation_words(pairing: Pairing, plan: Plan, allocation: Allocation, kept: bool) -> list[str]:
+def _allocation_words(pairing: Pairing, plan: Plan, allocation: Allocation) -> list[str]:
     counts = allocation.frame["arm"].value_counts()
     alone = f" and {len(pairing.singles)} drawn alone ({', '.join(pairing.singles)})" if pairing.singles else ""
-    drawn = "drawn by an earlier demo, kept" if kept else "drawn once"
     return [
         f"{len(pairing.pairs)} pairs{alone}; total distances {', '.join(str(c) for c in pairing.costs)}: proved least",
         f"plan sha256 {plan.digest}",
-        f"{drawn}: " + ", ".join(f"{counts[arm]} {arm}" for arm in plan.arms) + "; verified site by site",
+        "drawn once: " + ", ".join(f"{counts[arm]} {arm}" for arm in plan.arms) + "; verified site by site",
     ]
 
 
