@@ -363,9 +363,7 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, where: str, 
             hint = f" Did you mean {near!r}?" if near else ""
             raise InputError(f"{where} has no column {name!r}, which is needed {why}.{hint} Its columns: {few(present, 12)}.")
         if present.count(name) > 1:
-            raise InputError(
-                f"{where} has the column {name!r} {present.count(name)} times, and it is needed {why}. Rename or remove the others."
-            )
+            raise InputError(f"{where} has the column {name!r} more than once, and it is needed {why}. Rename or remove the others.")
 
 
 # Cyrillic and Greek letters that look like Latin ones

@@ -269,3 +269,20 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     monkeypatch.setattr(sys.modules["trialkit.power"], "power", stopped)
     code, _, _ = run(capsys, "power", "--clusters", 68, "--cluster-size", 2, "--icc", ".05", "--effect", ".5")
     assert code == 130
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["power", "--clusters", "20", "--cluster-size", "10", "--icc", ".01", "--effect", ".3"]])
+def test_a_reader_that_goes_away_is_no_failure(arguments: list[str]) -> None:
+    """`trialkit ... | true` is not exit 1, which means that a check did not hold."""
+    command = Path(sys.executable).with_name("trialkit")
+    piped = subprocess.run(["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "_", command, *arguments], capture_output=True, check=False)
+    assert (piped.returncode, piped.stderr) == (0, b"")
+    closed = subprocess.run(["bash", "-c", '"$@" >&-', "_", command, *arguments], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("number", ["1_0", "\u0664\u0660", "0x10", "nan", "1e999"])
+def test_numbers_are_ascii(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    code, _, err = run(capsys, "power", "--clusters", number, "--cluster-size", 10, "--icc", ".01", "--effect", ".3")
+    assert code == 2
+    assert "number" in err
