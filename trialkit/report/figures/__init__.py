@@ -6,9 +6,10 @@ from trialkit.report.figures.balance import plot_love, plot_pairs
 from trialkit.report.figures.canvas import Picture
 from trialkit.report.figures.flow import plot_flow
 from trialkit.report.figures.forest import plot_forest
+from trialkit.report.figures.icc import plot_icc
 from trialkit.report.figures.imputed import plot_imputed
 from trialkit.report.figures.missing import plot_missing
-from trialkit.report.figures.power import plot_power
+from trialkit.report.figures.power import plot_power, plot_power_contour
 from trialkit.report.figures.site_map import plot_site_map
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
 from trialkit.report.figures.trace import plot_trace
@@ -20,11 +21,13 @@ __all__ = [
     "plot_cluster_means",
     "plot_flow",
     "plot_forest",
+    "plot_icc",
     "plot_imputed",
     "plot_love",
     "plot_missing",
     "plot_pairs",
     "plot_power",
+    "plot_power_contour",
     "plot_site_map",
     "plot_trace",
     "plot_zipper",
