@@ -11,7 +11,7 @@ import pytest
 
 from trialkit.door import InputError
 from trialkit.itt import fit_mixed
-from trialkit.itt.gee import CORRECTIONS, fit_marginal
+from trialkit.itt.gee import CORRECTIONS, FAMILIES, fit_marginal, solve
 from trialkit.itt.generalised import fit_generalised
 from trialkit.itt.robust import robust, sandwich
 
@@ -204,3 +204,34 @@ def test_separation_is_refused(fit):
 def test_refused(call, says):
     with pytest.raises(InputError, match=says):
         call(pd.read_csv(MODELS / "data" / "crt_8clusters.csv"))
+
+
+def test_a_correlation_that_large_clusters_cannot_have_gives_way_to_independence():
+    # two large clusters each split exactly like the whole, and small ones at odds inside: the moment estimate is below -1 / 29
+    site = np.repeat([0, 1, 2, 3, 4, 5], [30, 30, 2, 2, 2, 2])
+    y = np.concatenate([np.tile([0.0, 1.0], 15), np.tile([0.0, 1.0], 15), np.tile([0.0, 1.0], 4)])
+    people = pd.DataFrame({"site": site, "arm": site % 2, "y": y, "z": np.random.default_rng(1).normal(size=68)})
+    fit = fit_marginal("y ~ arm + z", people, cluster="site")
+    alone = fit_marginal("y ~ arm + z", people, cluster="site", correlation="independence")
+    np.testing.assert_allclose(fit.frame["estimate"], alone.frame["estimate"], rtol=1e-8)
+    np.testing.assert_allclose(fit.frame["std_error"], alone.frame["std_error"], rtol=1e-8)
+    assert any("independence was used instead" in note for note in fit.notes)
+    assert not any("independence" in note for note in alone.notes)
+
+
+def test_slow_alternation_is_finished_by_a_root_search():
+    # taking turns between beta and alpha gains a digit in hundreds of steps here; there is no separation
+    sizes, yes = [30, 12, 8, 5, 3, 2], [19, 5, 3, 3, 0, 2]
+    site = np.repeat(np.arange(6), sizes)
+    y = np.concatenate([np.repeat([1.0, 0.0], [k, n - k]) for n, k in zip(sizes, yes, strict=True)])
+    x = np.column_stack([np.ones(60), site % 2])
+    found = solve(x, y, site.astype(np.intp), FAMILIES["binomial"], exchangeable=True)
+    # at the answer both sets of equations hold
+    r = (y - 1 / (1 + np.exp(-x @ found.beta))) / np.sqrt(FAMILIES["binomial"].variance(1 / (1 + np.exp(-x @ found.beta))))
+    sums, squares = np.bincount(site, r), np.bincount(site, r * r)
+    pairs = sum(n * (n - 1) / 2 for n in sizes)
+    assert found.alpha == pytest.approx(((sums**2 - squares).sum() / 2) / ((r @ r / 60) * pairs), rel=1e-8)
+    assert found.alpha == pytest.approx(0.03517, abs=1e-5)
+    inverse = np.linalg.inv((1 - found.alpha) * np.eye(60) + found.alpha * (site[:, None] == site))
+    root = np.sqrt(FAMILIES["binomial"].variance(1 / (1 + np.exp(-x @ found.beta))))
+    np.testing.assert_allclose((x * root[:, None]).T @ inverse @ r, 0, atol=1e-9)

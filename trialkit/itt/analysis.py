@@ -20,7 +20,7 @@ from scipy import special
 
 from trialkit._kernels import pooling, reml, small_sample
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, few, frame_digest, unknown_word
+from trialkit.door import InputError, check_conf_level, few, frame_digest, unknown_word
 from trialkit.itt.effect_sizes import WORDS
 from trialkit.itt.multiplicity import adjust_families
 from trialkit.itt.prepared import CONSTANT, SATURATED, Prepared, ScaleBy, prepare
@@ -154,8 +154,7 @@ def plan_of(design: TrialDesign, inference: str | None, conf_level: float | None
     if chosen not in ("kenward-roger", "satterthwaite"):
         raise InputError(unknown_word(str(chosen), ("kenward-roger", "satterthwaite"), what="inference"))
     level = design.analysis.conf_level if conf_level is None else conf_level
-    if not 0 < level < 1:
-        raise InputError(f"conf_level = {level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(level)
     return AnalysisPlan(chosen, level, design.analysis.standardise)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
+from scipy import optimize, special
 
 from trialkit.door import InputError, normalise, unknown_word
 from trialkit.itt import model_frame
@@ -268,7 +268,17 @@ def fit_marginal(
         correction=correction,
         conf_level=conf_level,
         iterations=fitted.iterations,
-        notes=model.notes(),
+        notes=(*model.notes(), *_correlation_note(fitted)),
+    )
+
+
+def _correlation_note(fitted: Solved) -> tuple[str, ...]:
+    if math.isnan(fitted.impossible):
+        return ()
+    largest = max(len(rows) for rows in fitted.clusters)
+    return (
+        f"The correlation inside clusters is estimated at {fitted.impossible:.3f}, which does not settle at a value that {largest} people "
+        "can have all with one another; independence was used instead, and the sandwich does not need it to hold.",
     )
 
 
@@ -291,6 +301,7 @@ class Solved:
     phi: float
     clusters: list[NDArray[np.intp]]  # row numbers
     iterations: int
+    impossible: float = math.nan  # an estimate of alpha that led nowhere (below what the largest cluster can have); 0 stands in its place
 
 
 def solve(x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchangeable: bool, steps: int = 100) -> Solved:
@@ -307,43 +318,140 @@ def solve(x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchan
     steps : int
         At most so many.
     """
-    n = len(y)
-    counts = np.bincount(codes)
-    order = np.argsort(codes, kind="stable")
-    clusters = [rows for rows in np.split(order, np.cumsum(counts)[:-1]) if len(rows)]
-    pairs = float((counts * (counts - 1) / 2).sum())
-    beta = np.linalg.lstsq(x, family.start(y), rcond=None)[0]
-    alpha, phi = 0.0, 1.0
+    data = _Equations.of(x, y, codes, family)
+    beta: Array = np.asarray(np.linalg.lstsq(x, family.start(y), rcond=None)[0], dtype=np.float64)
+    alpha = 0.0
     for step in range(1, steps + 1):
-        eta = x @ beta
-        mean = family.mean(eta)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            root = np.sqrt(family.variance(mean))
-            r = (y - mean) / root
-            d = family.slope(mean) / root
-        if not (np.isfinite(r).all() and np.isfinite(d).all()) or np.abs(eta).max() > 1e3:
+        now = data.at(beta)
+        if now is None:
             break
-        phi = float((r @ r) / n)
-        if exchangeable and pairs:
-            sums = np.bincount(codes, weights=r)
-            squares = np.bincount(codes, weights=r * r)
-            alpha = float(((sums**2 - squares) / 2).sum() / (phi * pairs))
-        xd = x * d[:, None]
-        # R^-1 = (I - alpha / (1 + (n_j - 1) alpha) 11') / (1 - alpha)
-        shrink = alpha / (1 + (counts - 1) * alpha)
-        sx = np.stack([np.bincount(codes, weights=xd[:, k], minlength=len(counts)) for k in range(x.shape[1])], axis=1)
-        sr = np.bincount(codes, weights=r, minlength=len(counts))
-        H = xd.T @ xd - sx.T @ (shrink[:, None] * sx)
-        score = xd.T @ r - sx.T @ (shrink * sr)
-        move = np.linalg.solve(H, score)
-        beta = beta + move
-        if np.abs(x @ move).max() <= 1e-12 * max(1.0, np.abs(eta).max()):
+        if exchangeable:
+            alpha = now.alpha
+            if not data.possible(alpha):
+                if step > 2:
+                    break
+                alpha = 0.0
+        move = data.move(now, alpha)
+        beta = np.asarray(beta + move)
+        if data.small(move, now):
             # alpha and phi stand at the beta before a step too small to matter
-            return Solved(np.asarray(beta, dtype=np.float64), alpha, phi, clusters, step)
-    raise InputError(
-        f"the estimating equations do not settle in {steps} steps: usually an arm or a category in which all outcomes are alike "
-        "(separation). Cross-tabulate the outcome by the model's factors, and leave out or merge the empty ones."
-    )
+            return Solved(beta, alpha, now.phi, data.clusters, step)
+    if exchangeable:
+        return _by_root(data, steps)
+    raise InputError(_UNSETTLED.format(steps))
+
+
+_UNSETTLED = (
+    "the estimating equations do not settle in {} steps: usually an arm or a category in which all outcomes are alike "
+    "(separation). Cross-tabulate the outcome by the model's factors, and leave out or merge the empty ones."
+)
+
+
+def _by_root(data: _Equations, steps: int) -> Solved:
+    """Where taking turns does not settle: alpha as the root of (moment at beta(alpha)) - alpha, with beta(alpha) by Newton's method."""
+    count = 0
+    last: Array = np.asarray(np.linalg.lstsq(data.x, data.family.start(data.y), rcond=None)[0], dtype=np.float64)
+
+    def beta_at(alpha: float) -> tuple[Array, _At]:
+        nonlocal count, last
+        beta = last
+        for _ in range(steps):
+            count += 1
+            now = data.at(beta)
+            if now is None:
+                break
+            move = data.move(now, alpha)
+            beta = np.asarray(beta + move)
+            if data.small(move, now):
+                last = beta
+                return beta, now
+        raise InputError(_UNSETTLED.format(steps))
+
+    def gap(alpha: float) -> float:
+        return beta_at(alpha)[1].alpha - alpha
+
+    independent, at_zero = beta_at(0.0)
+    # the bracket is walked out from independence: far out Fisher's steps need not settle, and the answer is seldom there
+    upward = at_zero.alpha > 0
+    walk = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 0.95) if upward else tuple(data.lowest * share for share in (0.25, 0.5, 0.75, 0.9, 0.99))
+    inside = 0.0
+    for alpha in walk:
+        if (gap(alpha) > 0) != upward:
+            alpha = float(optimize.brentq(gap, min(inside, alpha), max(inside, alpha), xtol=1e-13, rtol=1e-13))
+            beta, now = beta_at(alpha)
+            return Solved(beta, alpha, now.phi, data.clusters, count)
+        inside = alpha
+    return Solved(independent, 0.0, at_zero.phi, data.clusters, count, impossible=at_zero.alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """What the equations are at one beta."""
+
+    largest: float  # linear predictor
+    r: Array  # (n,)  residuals over their standard deviation
+    xd: Array  # (n, p)  derivatives over the same
+    phi: float
+    alpha: float  # moment estimate
+
+
+@dataclass(frozen=True, slots=True)
+class _Equations:
+    """The data of the estimating equations."""
+
+    x: Array
+    y: Array
+    codes: NDArray[np.intp]
+    family: Family
+    counts: NDArray[np.intp]
+    clusters: list[NDArray[np.intp]]
+    pairs: float
+
+    @classmethod
+    def of(cls, x: Array, y: Array, codes: NDArray[np.intp], family: Family) -> _Equations:
+        counts = np.bincount(codes)
+        order = np.argsort(codes, kind="stable")
+        clusters = [rows for rows in np.split(order, np.cumsum(counts)[:-1]) if len(rows)]
+        return cls(x, y, codes, family, counts, clusters, float((counts * (counts - 1) / 2).sum()))
+
+    @property
+    def lowest(self) -> float:
+        """Below this, the people of the largest cluster cannot all be correlated alike."""
+        return -1 / max(int(self.counts.max()) - 1, 1)
+
+    def possible(self, alpha: float) -> bool:
+        return alpha > self.lowest * (1 - 1e-6)
+
+    def at(self, beta: Array) -> _At | None:
+        """None when the means have run to the edge."""
+        eta = self.x @ beta
+        mean = self.family.mean(eta)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            root = np.sqrt(self.family.variance(mean))
+            r = (self.y - mean) / root
+            d = self.family.slope(mean) / root
+        if not (np.isfinite(r).all() and np.isfinite(d).all()) or np.abs(eta).max() > 1e3:
+            return None
+        phi = float((r @ r) / len(r))
+        alpha = 0.0
+        if self.pairs:
+            sums = np.bincount(self.codes, weights=r)
+            squares = np.bincount(self.codes, weights=r * r)
+            alpha = float(((sums**2 - squares) / 2).sum() / (phi * self.pairs))
+        return _At(float(np.abs(eta).max()), r, self.x * d[:, None], phi, alpha)
+
+    def move(self, now: _At, alpha: float) -> Array:
+        """Fisher's step."""
+        # R^-1 = (I - alpha / (1 + (n_j - 1) alpha) 11') / (1 - alpha)
+        shrink = alpha / (1 + (self.counts - 1) * alpha)
+        length = len(self.counts)
+        sx = np.stack([np.bincount(self.codes, weights=now.xd[:, k], minlength=length) for k in range(self.x.shape[1])], axis=1)
+        sr = np.bincount(self.codes, weights=now.r, minlength=length)
+        H = now.xd.T @ now.xd - sx.T @ (shrink[:, None] * sx)
+        return np.asarray(np.linalg.solve(H, now.xd.T @ now.r - sx.T @ (shrink * sr)))
+
+    def small(self, move: Array, now: _At) -> bool:
+        return bool(np.abs(self.x @ move).max() <= 1e-12 * max(1.0, now.largest))
 
 
 def corrected(x: Array, y: Array, fitted: Solved, family: Family) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from trialkit._kernels import reml, small_sample
-from trialkit.door import InputError, few, normalise, printable, unknown_word
+from trialkit.door import InputError, check_conf_level, few, normalise, printable, unknown_word
 from trialkit.itt import model_frame
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import parse
@@ -481,12 +481,15 @@ def fit_mixed(
     """
     parsed = parse(formula)
     asked = [groups] if isinstance(groups, str) else groups
+    if asked is not None and (not isinstance(asked, Sequence) or not all(isinstance(g, str) for g in asked)):
+        raise InputError(
+            f"groups={groups!r}: give the names of the grouping columns, outermost first, for example groups=['pair', 'site']."
+        )
     how = str(method).lower()
     if how not in ("reml", "ml"):
         raise InputError(unknown_word(str(method), ("reml", "ml"), what="method"))
     chosen = _inference(inference, how)
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     if not isinstance(frame, pd.DataFrame):
         frame = normalise(frame)
     count = len(asked) if asked is not None else len(parsed.groups)

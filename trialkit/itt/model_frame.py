@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit._kernels import reml
-from trialkit.door import InputError, cell_text, few, nearest_word, normalise, printable
+from trialkit.door import InputError, cell_text, few, nearest_word, normalise, numbers, printable
 from trialkit.itt.formula import Formula, Term, Variable, term_label
 
 Array = NDArray[np.float64]
@@ -154,6 +154,8 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
     """
     column = find_column(frame, name, why=why)
     kind = column.dtype
+    if pd.api.types.is_complex_dtype(kind):
+        raise InputError(f"the column {name!r} holds complex numbers, which cannot be analysed. Name a column of real numbers.")
     if not _is_plain(kind):
         column = normalise(column.to_frame())[name]
         kind = column.dtype
@@ -188,11 +190,10 @@ def _text_factor(column: pd.Series[Any]) -> Column:
     # the arrays' own method: no Series or Index is built for a handful of levels
     codes, found = column.array.factorize()
     levels = [str(v) for v in np.asarray(found, dtype=object).tolist()]
-    # code-point order whatever the storage: R's order in the C locale, the same on every machine
-    order = sorted(range(len(levels)), key=levels.__getitem__)
-    place = np.empty(len(levels) + 1, dtype=np.intp)
-    place[order] = np.arange(len(levels))
-    place[-1] = -1
+    # code-point order whatever the storage: R's order in the C locale, the same on every machine; a blank cell is missing
+    order = sorted((k for k, level in enumerate(levels) if level.strip()), key=levels.__getitem__)
+    place = np.full(len(levels) + 1, -1, dtype=np.intp)
+    place[order] = np.arange(len(order))
     return Column(place[codes], tuple(levels[k] for k in order))
 
 
@@ -202,8 +203,8 @@ def read_response(frame: pd.DataFrame, name: str) -> Array:
     if column.levels == ("FALSE", "TRUE"):
         return np.where(column.values < 0, np.nan, column.values).astype(np.float64)
     if column.levels is not None:
-        shown = few(column.levels, 4)
-        raise InputError(f"the outcome {name!r} holds text ({shown}), and a linear model needs numbers. Recode it, or name another column.")
+        numbers(frame, name, where="the table")  # names the first cell that is no number
+        raise InputError(f"the outcome {name!r} is a factor, and a linear model needs numbers. Recode it, or name another column.")
     return np.asarray(column.values, dtype=np.float64)
 
 
