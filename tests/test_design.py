@@ -109,3 +109,20 @@ def test_raters() -> None:
     )
     assert design.raters == ("peer", "supervisor")
     assert [o.name for o in design.for_rater("peer")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"covariates": [{"name": "y"}]}, "'y' is an outcome as well"),
+        ({"covariates": [{"name": "y_0"}]}, "'y_0' is the baseline of 'y' as well"),
+        ({"covariates": [{"name": "band", "levels": ["a", "a"]}]}, "the level 'a' is listed twice"),
+        ({"outcomes": [{"name": "y", "baseline": "y"}]}, "named as its own baseline"),
+        ({"outcomes": [{"name": ""}]}, "at least 1 character"),
+        ({"outcomes": []}, "outcomes is empty"),
+        ({"arms": {"reference": 0, "intervention": "1"}}, 'put it in quotes: "0"'),
+    ],
+)
+def test_designs_that_contradict_themselves(parts: dict[str, object], says: str) -> None:
+    with pytest.raises(DesignError, match=says):
+        TrialDesign(**{"outcomes": [{"name": "y"}], **parts})

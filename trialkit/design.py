@@ -74,7 +74,7 @@ class Outcome(Block):
     (default: the rank); `items` lists the columns a scale score is the mean of.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     label: str = ""
     level: str = "person"
     rank: Rank = "secondary"
@@ -104,9 +104,17 @@ class Outcome(Block):
 class Covariate(Block):
     """A covariate of every model; `levels` fixes the order, the first being the reference."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     type: CovariateType = "continuous"
     levels: tuple[str, ...] | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({v for v in value or () if (value or ()).count(v) > 1})
+        if twice:
+            raise ValueError(f"the level {twice[0]!r} is listed twice")
+        return value
 
 
 class Estimand(Block):
@@ -277,7 +285,17 @@ class TrialDesign(Block):
                     raise ValueError(f"outcomes: {column!r} is the {used[column]} column, so it cannot be an outcome")
             if outcome.rater is not None and self.columns.rater is None:
                 raise ValueError(f"outcomes: {outcome.name!r} has rater = {outcome.rater!r}, but [columns] names no rater column")
+            if outcome.baseline == outcome.name:
+                raise ValueError(
+                    f"outcomes: {outcome.name!r} is named as its own baseline; name another column, or say has_baseline = false"
+                )
+        answers = {o.baseline: f"the baseline of {o.name!r}" for o in self.outcomes if o.baseline}
+        answers |= {o.name: "an outcome" for o in self.outcomes}
         for covariate in self.covariates:
+            if covariate.name in answers:
+                raise ValueError(
+                    f"covariates: {covariate.name!r} is {answers[covariate.name]} as well; a model has its own baseline already"
+                )
             if covariate.name in used:
                 raise ValueError(f"covariates: {covariate.name!r} is the {used[covariate.name]} column; the model has it already")
         if self.analysis.pair_effects != "none" and self.columns.pair is None:
@@ -405,6 +423,10 @@ def explain_validation(error: ValidationError, where: str, root: type[BaseModel]
     if problem["type"] == "missing":
         return f"{where}: {path} is required and was not given."
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "too_short":
+        return f"{where}: {path} is empty. List at least one."
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return f'{where}, {path} = {problem["input"]!r}: text is needed; put it in quotes: "{problem["input"]}".'
     if problem["type"] == "value_error" or isinstance(problem.get("input"), dict | list | tuple | BaseModel):
         return f"{where}, {path}: {message}." if path else f"{where}, {message}."
     near = nearest_word(str(problem["input"]), _choices(root, location))

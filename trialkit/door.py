@@ -459,6 +459,12 @@ def check_people(frame: pd.DataFrame, *, person: str | None, site: str, arm: str
             )
 
 
+def check_conf_level(level: Any) -> None:
+    """A confidence level is a number between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0 < level < 1:
+        raise InputError(f"conf_level = {level!r} is not between 0 and 1, for example 0.95.")
+
+
 def zero_one(frame: pd.DataFrame, column: str, *, where: str, why: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """A 0/1 column as booleans; a missing cell counts as 0 (not done). Anything else is an error naming row and cell."""
     require_columns(frame, [column], where=where, why=why)

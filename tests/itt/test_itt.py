@@ -266,7 +266,7 @@ def moved(people: pd.DataFrame, row: int, **values) -> pd.DataFrame:
         (lambda d: d.drop(columns="gender"), "no column 'gender'"),
         (lambda d: d.drop(columns="site"), "no column 'site'"),
         (lambda d: d.assign(role="peer"), "nobody has role = 'supervisor'"),
-        (lambda d: d.assign(climate=d["gender"]), "outcome 'climate' holds text"),
+        (lambda d: d.assign(climate=d["gender"]), "row 2, column 'climate': 'male' is not a number"),
         (lambda d: moved(d, 3, age_band="36-51"), "'36-51', which is not one of its declared levels"),
         (lambda d: moved(d, 3, consumer=2.0), "more than two values"),
         (lambda d: d.iloc[:0], "no rows to analyse"),

@@ -148,7 +148,23 @@ def as_certificate(given: Certificate | Mapping[str, Any] | str | os.PathLike[st
         if given.get("schema") != CERTIFICATE_SCHEMA:
             raise VerificationError("the data given are not an allocation certificate. Give a Certificate, its to_dict() or its file.")
         return Certificate(dict(given))
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"a certificate was expected (a Certificate, its to_dict() or its file), not {type(given).__name__}.")
     return Certificate.load(given)
+
+
+def sound(given: Certificate | Mapping[str, Any] | str | os.PathLike[str]) -> Certificate:
+    """A certificate whose own digest holds: enough to act on it, not to believe it (that is `verify`).
+
+    Raises
+    ------
+    VerificationError
+        It was changed after it was written.
+    """
+    certificate = as_certificate(given)
+    if not canonical.is_sealed(dict(certificate.record)):
+        raise VerificationError("the certificate's content does not give its own SHA-256: it was changed after it was written.")
+    return certificate
 
 
 def _balance_rows(allocation: Allocation) -> list[dict[str, Any]]:

@@ -626,6 +626,8 @@ def within_pairs(
     InputError
         Arms that are not two different words; a file that does not hold the sites.
     """
+    if not hasattr(pairing, "pairs"):
+        raise InputError(f"within_pairs takes the pairing that match_pairs gives, not {type(pairing).__name__}.")
     labels_of_arms = check_arms(arms, least=2, most=2)
     frame = pairing.frame
     rows = tuple(str(s) for s in frame[pairing.id].tolist())

@@ -85,6 +85,12 @@ def read_problem(
     required: Iterable[Sequence[Any]],
 ) -> Problem:
     """Read a table of sites; every complaint about data or arguments is raised here."""
+    if not isinstance(sites, pd.DataFrame):
+        raise door.InputError(f"match_pairs takes a DataFrame, one row a site, not {type(sites).__name__}.")
+    if not isinstance(id, str):
+        raise door.InputError(f"id={id!r}: name the column that holds the sites' ids.")
+    if not isinstance(criteria, Sequence):
+        raise door.InputError("criteria must be a list in rank order, for example criteria=[tk.exact('county'), tk.nearest('budget')].")
     ids = door.site_ids(sites, id, where=WHERE)
     if not ids:
         raise door.InputError(f"{WHERE} has no rows. It needs one row a site.")

@@ -8,6 +8,8 @@ import typer
 
 from trialkit.cli._show import check_folder, new_folder, print_json, rows, say
 
+TABLES = ("results.csv", "table2.html", "table2.tex", "table2.docx")
+
 
 def analyse(
     data: Path = typer.Argument(..., help="CSV, XLSX or Parquet, one row a person."),
@@ -28,12 +30,13 @@ def analyse(
 
     declared = TrialDesign.from_toml(design)
     people = read_table(data, text=declared.text_columns)
-    check_folder(output, ["report.html", "results.csv"], force=force)
+    check_folder(output, ["report.html", *TABLES], force=force)
     imputations = None if complete_cases else impute(people, declared, m=m, seed=seed)
     results = itt(people if imputations is None else imputations, declared)
     page = report(results, design=declared, people=people, imputations=imputations)
     # everything is computed; only now is anything written
-    folder = new_folder(output, ["report.html", "results.csv"], force=force)
+    pictures = [f"figures/{p.name}.{kind}" for p in page.pictures for kind in ("svg", "png")]
+    folder = new_folder(output, ["report.html", *TABLES, *pictures], force=force)
     write_whole(folder / "report.html", page.html, force=force)
     written = write_tables(results, folder, design=declared, people=people, force=force)
     written += page.save_figures(folder / "figures", force=force)

@@ -125,6 +125,8 @@ def impute(
     >>> len(sets), sets[0]["mood"].isna().sum(), sets[0]["mood"][1] == people["mood"][1]
     (3, np.int64(0), np.True_)
     """
+    if not isinstance(design, TrialDesign):
+        raise InputError(f"impute needs a TrialDesign, not {type(design).__name__}. Read one: TrialDesign.from_toml(path).")
     m = design.imputation.m if m is None else m
     iterations = design.imputation.iterations if iterations is None else iterations
     by_arm = design.imputation.by_arm if by_arm is None else by_arm

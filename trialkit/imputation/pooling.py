@@ -106,14 +106,18 @@ def pool(
     >>> round(pooled.estimate, 3), round(pooled.std_error, 4), round(pooled.df, 2)
     (0.444, 0.1863, 61.39)
     """
-    q = np.asarray(estimates, dtype=np.float64)
+    try:
+        q = np.asarray(estimates, dtype=np.float64)
+        u = np.asarray(variances, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("these results cannot be pooled: estimates and variances must be numbers, one an imputation.") from None
     if q.ndim != 1:
         raise InputError(f"estimates must be m numbers, not an array of shape {q.shape}. Pool one parameter at a time.")
     try:
         p = pooling.pool_scalar(q, variances, df_complete, conf_level=conf_level)
     except ValueError as error:
         raise InputError(f"these results cannot be pooled: {error}.") from None
-    if p.total == 0:
+    if not u.any():
         raise InputError("these results cannot be pooled: every variance is 0. Give squared standard errors of fitted models.")
     e = p.mc_error
     return PooledEstimate(

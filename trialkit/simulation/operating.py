@@ -20,10 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from trialkit.door import InputError
-from trialkit.results import Provenance, Result
+from trialkit.door import InputError, unknown_word
+from trialkit.results import Provenance, Result, Table
 from trialkit.simulation import verdict
 from trialkit.simulation.analyses import FIELDS, Analysis, Answers, named
+from trialkit.simulation.paired import paired_differences
 from trialkit.simulation.scenario import Limits, Scenario
 from trialkit.simulation.streams import Floats, child_seeds
 from trialkit.simulation.trial import checked_seed
@@ -149,6 +150,23 @@ class CheckResult(Result):
         out["centile"] = (np.arange(len(out)) + 0.5) / len(out)
         return out[["trial", "seed", "centile", "z", "estimate", "conf_low", "conf_high", "truth", "covers"]].reset_index(drop=True)
 
+    def short(self) -> Table:
+        """What decides, for a terminal: truth; bias, coverage and rejection with their Monte Carlo errors; what is outside."""
+        columns = ["outcome", "truth", "bias", "bias_mcse", "coverage", "coverage_mcse", "rejection", "rejection_mcse", "failed", "outside"]
+        shown = [*(["analysis"] if len(self.analyses) > 1 else []), *columns]
+        return Table(self.frame[shown], title=self.title, notes=self.notes, formats=self.formats)
+
+    def paired(self, against: str | None = None) -> Table:
+        """How the analyses differ on the same trials; see `paired_differences`."""
+        first = self.analyses[0] if against is None else against
+        if first not in self.analyses:
+            raise InputError(unknown_word(first, self.analyses, what="analysis"))
+        if len(self.analyses) < 2:
+            raise InputError("one analysis has nothing to be compared with; name two or more in analyses=.")
+        outcomes = [o.name for o in self.scenario.outcomes]
+        level = self.scenario.design.analysis.conf_level
+        return paired_differences(self.values, self.truth, self.analyses, outcomes, self.analyses.index(first), conf_level=level)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: the verdict, every figure and limit, failures, seeds and versions."""
         return {
@@ -257,6 +275,8 @@ def check(
     >>> result.verdict, result.frame["failed"].sum()
     ('pass', np.int64(0))
     """
+    if not isinstance(scenario, Scenario):
+        raise InputError(f"check takes a Scenario, not {type(scenario).__name__}. Read one with Scenario.from_toml(path).")
     if isinstance(trials, bool) or not isinstance(trials, int | np.integer) or trials < 2:
         raise InputError(f"trials={trials!r}: give a whole number of at least 2; 200 is a quick look, 2,000 a check.")
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs == 0):
