@@ -42,6 +42,9 @@ class Analysis:
     pair_effects : {"none", "random", "fixed"} or None
     comparison : str or None
         One of the analyses `trialkit.itt.compare_methods` sets beside the mixed model, by its name there.
+    marginal : bool
+        A marginal model instead of the mixed one: GEE with the identity link, exchangeable correlation within sites, the
+        Kauermann-Carroll sandwich and t with sites - coefficients df, the numbers of `trialkit.itt.fit_marginal`.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Analysis:
     inference: Literal["kenward-roger", "satterthwaite"] | None = None
     pair_effects: Literal["none", "random", "fixed"] | None = None
     comparison: str | None = None
+    marginal: bool = False
 
     def design(self, design: TrialDesign) -> TrialDesign:
         """The trial's design with this analysis's choices."""
@@ -69,6 +73,7 @@ KNOWN: Mapping[str, Analysis] = {
         Analysis("imputed", data="imputed"),
         Analysis("imputed, satterthwaite", data="imputed", inference="satterthwaite"),
         Analysis("imputed, random pairs", data="imputed", pair_effects="random"),
+        Analysis("GEE", pair_effects="none", marginal=True),
         Analysis("site means, unadjusted", comparison="site means, unadjusted"),
         Analysis("site means", comparison="site means, adjusted"),
         Analysis("site means, by people", comparison="site means, adjusted, by people"),
@@ -123,7 +128,11 @@ def answer(plan: Blueprint, seeds: Sequence[int], analyses: Sequence[Analysis], 
     values = np.full((len(seeds), len(analyses), n_outcomes, len(FIELDS)), np.nan)
     truth = np.full((len(seeds), n_outcomes), np.nan)
     failures: list[tuple[int, int, int | None, str, str]] = []
-    batches = {a: _Batch(scenario, analysis.design(scenario.design)) for a, analysis in enumerate(analyses) if _batched(scenario, analysis)}
+    batches = {
+        a: (_Marginal if analysis.marginal else _Batch)(scenario, analysis.design(scenario.design))
+        for a, analysis in enumerate(analyses)
+        if _batched(scenario, analysis)
+    }
     fixed = estimands(plan, plan.fixed[0], weighting=weighting) if plan.fixed is not None else None
     for t, seed in enumerate(seeds):
         try:
@@ -137,6 +146,10 @@ def answer(plan: Blueprint, seeds: Sequence[int], analyses: Sequence[Analysis], 
         for a, analysis in enumerate(analyses):
             if a in batches:
                 batches[a].add(t, making.draw(plan, seed, complete=True) if analysis.data == "complete data" else drawn)
+                continue
+            if analysis.marginal:
+                why = "the marginal model needs complete cases, a total SD or none, and a population of this scenario's own columns"
+                failures.append((t, a, None, "analyse", why))
                 continue
             frame = table(plan, drawn) if frame is None else frame
             if analysis.comparison is not None:
@@ -274,12 +287,7 @@ class _Batch:
                 self.wrong.append((trial, k, _words(error)))
 
     def _reduce(self, trial: int, k: int, rows: Any, before: Any, after: Floats, arm: Floats, site: Any, covariates: Floats) -> None:
-        y = after[rows]
-        sides = [np.unique(site[rows][arm[rows] == a]).size for a in (0.0, 1.0)]
-        if min(sides) == 0 or sum(sides) < 3:
-            raise ValueError(f"there are {sides[0]} and {sides[1]} sites in the two arms")
-        columns = [np.ones(len(rows)), arm[rows], *([] if before is None else [before[rows]]), *covariates[rows].T]
-        x = np.column_stack([c for j, c in enumerate(columns) if j < 2 or np.ptp(c) > 0.0])
+        x, y = self._model(rows, before, after, arm, site, covariates)
         try:
             reduced = reml.reduce(x, y, [site[rows]])
         except ValueError:
@@ -293,6 +301,15 @@ class _Batch:
         self.reduced.append(reduced)
         self.contrasts.append(contrast)
         self.sd.append(float(np.std(y, ddof=1)) if self.design.analysis.standardise == "total" else 1.0)
+
+    @staticmethod
+    def _model(rows: Any, before: Any, after: Floats, arm: Floats, site: Any, covariates: Floats) -> tuple[Floats, Floats]:
+        """Fixed effects (n, p), the arm second, and the outcome (n,)."""
+        sides = [np.unique(site[rows][arm[rows] == a]).size for a in (0.0, 1.0)]
+        if min(sides) == 0 or sum(sides) < 3:
+            raise ValueError(f"there are {sides[0]} and {sides[1]} sites in the two arms")
+        columns = [np.ones(len(rows)), arm[rows], *([] if before is None else [before[rows]]), *covariates[rows].T]
+        return np.column_stack([c for j, c in enumerate(columns) if j < 2 or np.ptp(c) > 0.0]), after[rows]
 
     def _population(self, drawn: Drawn) -> Any:
         name = self.design.imputation.population
@@ -341,6 +358,43 @@ class _Batch:
                 estimate, error = found.estimate / self.sd[i], found.std_error / self.sd[i]
                 out[t, k] = _row(estimate, error, found.df, np.full(1, np.nan), np.zeros(1, dtype=bool), level)[0]
         return out, wrong
+
+
+class _Marginal(_Batch):
+    """The same people and fixed effects in a marginal model; each is solved when it is added."""
+
+    def __init__(self, scenario: Scenario, design: TrialDesign) -> None:
+        super().__init__(scenario, design)
+        self.rows: list[Floats] = []
+
+    def _reduce(self, trial: int, k: int, rows: Any, before: Any, after: Floats, arm: Floats, site: Any, covariates: Floats) -> None:
+        from trialkit.itt import gee
+
+        x, y = self._model(rows, before, after, arm, site, covariates)
+        x = np.ascontiguousarray(x[:, reml.independent_columns(x)])
+        codes = np.unique(site[rows], return_inverse=True)[1]
+        df = float(codes.max() + 1 - x.shape[1])
+        if df < 1.0:
+            raise ValueError(f"{codes.max() + 1} sites and {x.shape[1]} coefficients leave no degrees of freedom")
+        family = gee.FAMILIES["gaussian"]
+        solved = gee.solve(x, y, codes, family, exchangeable=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            variance = float(gee.corrected(x, y, solved, family)["KC"][1, 1])
+        if not variance > 0.0 or not np.isfinite(variance):
+            raise ValueError("a site alone decides a coefficient (a category seen in no other): no Kauermann-Carroll factor")
+        sd = float(np.std(y, ddof=1)) if self.design.analysis.standardise == "total" else 1.0
+        # a correlation that the largest site cannot have was set to zero: the marginal model's singular fit
+        one = (solved.beta[1] / sd, np.sqrt(variance) / sd, df, solved.alpha, not np.isnan(solved.impossible))
+        estimate, error, df_, icc, singular = (np.array([v]) for v in one)
+        self.where.append((trial, k))
+        self.rows.append(_row(estimate, error, df_, icc, singular, 0.5 + self.design.analysis.conf_level / 2.0)[0])
+
+    def solve(self, n_trials: int) -> tuple[Floats, list[tuple[int, int, str]]]:
+        """Everything gathered, in its place."""
+        out = np.full((n_trials, len(self.scenario.outcomes), len(FIELDS)), np.nan)
+        for (t, k), row in zip(self.where, self.rows, strict=True):
+            out[t, k] = row
+        return out, list(self.wrong)
 
 
 def _row(estimate: Floats, error: Floats, df: Floats, icc: Floats, singular: Any, level: float) -> Floats:

@@ -554,8 +554,11 @@ class Scenario(Block):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the scenario's canonical JSON, its design included."""
-        return sha256_bytes(self.model_dump_json().encode())
+        """SHA-256 of the scenario's canonical JSON, its design included; what is left at its default is left out.
+
+        A key added to scenarios or designs later, at its default, therefore moves no digest.
+        """
+        return sha256_bytes(self.model_dump_json(exclude_defaults=True).encode())
 
     def __hash__(self) -> int:
         return hash(self.digest)
