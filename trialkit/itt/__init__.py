@@ -16,6 +16,7 @@ from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.influence import Influence, leave_one_out
 from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families, gatekeeping, graphical
+from trialkit.itt.pair_effects import PairEffects, PairFlips, pair_effects
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
 from trialkit.itt.subgroups import SubgroupEffects, subgroup_effects
@@ -31,6 +32,8 @@ __all__ = [
     "MarginalModel",
     "MethodComparison",
     "MixedModel",
+    "PairEffects",
+    "PairFlips",
     "RandomisationTest",
     "Scheme",
     "SiteComparison",
@@ -54,6 +57,7 @@ __all__ = [
     "itt",
     "leave_one_out",
     "max_t",
+    "pair_effects",
     "paired",
     "randomisation_test",
     "robust",

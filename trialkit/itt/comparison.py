@@ -97,7 +97,7 @@ def compare_methods(
     # pairs belong to the comparison of arms (stage 2), so fixed pair effects are not covariates of stage 1
     alone = design.model_copy(update={"analysis": design.analysis.model_copy(update={"pair_effects": "none"})})
     read, people, outcomes = prepare(tables, alone, denominator=design.analysis.standardise, scale="each-set")
-    pairs = _pairs(read[0], design, people)
+    pairs = pair_labels(read[0], design, people)
     rows: list[dict[str, Any]] = []
     problems: dict[tuple[str, str], str] = {}
     for one, fitted in zip(outcomes, model.frame.to_dict("records"), strict=True):
@@ -175,7 +175,7 @@ def _pool(results: Sequence[SiteComparison], conf_level: float) -> dict[str, Any
     return {**found, "p_value": float(two_sided_p(pooled.statistic, pooled.df)), "clusters": results[0].clusters}
 
 
-def _pairs(table: pd.DataFrame, design: TrialDesign, people: People) -> list[str] | None:
+def pair_labels(table: pd.DataFrame, design: TrialDesign, people: People) -> list[str] | None:
     """Each site's pair, in the order of ``people.sites``; None when the table has no pair column."""
     column = design.columns.pair
     if column is None or column not in table.columns:
