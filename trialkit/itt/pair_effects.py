@@ -76,7 +76,7 @@ class PairEffects(Result):
     ----------
     frame : DataFrame
         outcome, analysis, estimate, std_error, df, p_value, conf_low, conf_high, clusters, whole_pairs, broken_pairs (of the sites with
-        people asked for the outcome); over the SD the design names. What could not be used has missing numbers and its reason in `problems`.
+        people asked for the outcome); over the SD the design names. What could not be used has missing numbers and a reason in `problems`.
     problems : mapping of (outcome, analysis) to reason
     notes : tuple of str
     """
