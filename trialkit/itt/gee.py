@@ -35,6 +35,7 @@ Array = NDArray[np.float64]
 CORRECTIONS = ("LZ", "KC", "MD", "FG")
 CORRELATIONS = ("independence", "exchangeable")
 _FG_BOUND = 0.75
+_DECIDED = 1e-9  # a leverage this near to 1 is 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,8 +477,8 @@ def corrected(x: Array, y: Array, fitted: Solved, family: Family) -> dict[str, A
         S = d @ M @ d.T
         values, vectors = np.linalg.eigh(S)
         turned = vectors.T @ r
-        with np.errstate(divide="ignore"):
-            left = 1 - values
+        # where one cluster alone decides a coefficient its residual is 0 and stays 0: Moore-Penrose inverse (Pustejovsky & Tipton 2018)
+        left = np.where(1 - values > _DECIDED, 1 - values, np.inf)
         bounded = 1 / np.sqrt(1 - np.minimum(_FG_BOUND, np.diagonal(d.T @ d @ M)))
         scores = {
             "LZ": d.T @ r,
