@@ -142,7 +142,7 @@ def test_infinite_number_names_its_row():
 
 
 def test_text_outcome_is_refused():
-    with pytest.raises(InputError, match="outcome 'age' holds text"):
+    with pytest.raises(InputError, match="column 'age': '30-44' is not a number"):
         build(parse("age ~ x"), DATA, groups=["arm"])
 
 

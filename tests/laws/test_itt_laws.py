@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import trialkit as tk
 from trialkit.design import TrialDesign
+from trialkit.itt.estimands import weighted_effects
 
 DESIGN = TrialDesign.from_text(
     """
@@ -103,3 +104,33 @@ def test_kenward_roger_is_never_the_smaller_standard_error_and_df_stay_below_the
     assert (kr["std_error"] >= plain["std_error"] * (1 - 1e-9)).all()
     assert (kr["df"] > 0).all()
     assert kr["df"].max() <= len(frame)
+
+
+@given(st.integers(0, 10_000), st.floats(-5, 5))
+def test_an_effect_added_to_everybody_is_found_by_both_weightings(seed, effect):
+    """Adding the same effect to all treated people moves both estimates by it, and neither standard error nor their difference."""
+    rng = np.random.default_rng(seed)
+    sites = int(rng.integers(6, 14))
+    sizes = rng.integers(1, 9, size=sites)
+    site = np.repeat(np.arange(sites), sizes)
+    arm = (rng.permutation(sites) % 2)[site].astype(float)
+    x = np.column_stack([np.ones(len(site)), arm, rng.normal(size=len(site))])
+    y = rng.normal(size=len(site)) + 0.3 * rng.normal(size=sites)[site]
+    before, after = weighted_effects(x, y, site), weighted_effects(x, y + effect * arm, site)
+    np.testing.assert_allclose(after.estimate[:2], before.estimate[:2] + effect, atol=1e-9)
+    np.testing.assert_allclose(after.estimate[2], before.estimate[2], atol=1e-9)
+    np.testing.assert_allclose(after.std_error, before.std_error, rtol=1e-7)
+    np.testing.assert_allclose(after.df, before.df, rtol=1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_leaving_the_sites_in_another_order_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    site = np.repeat(np.arange(8), rng.integers(1, 7, size=8))
+    x = np.column_stack([np.ones(len(site)), site % 2])
+    y = rng.normal(size=len(site))
+    order = rng.permutation(len(site))
+    names = rng.permutation(8)[site]
+    one, other = weighted_effects(x, y, site), weighted_effects(x[order], y[order], names[order])
+    np.testing.assert_allclose(other.estimate, one.estimate, atol=1e-12)
+    np.testing.assert_allclose(other.std_error, one.std_error, rtol=1e-8)

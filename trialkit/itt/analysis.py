@@ -387,7 +387,10 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     ]
     odd = [f"{one.prepared.outcome.name} ({one.prepared.outcome.type})" for one in fitted if one.prepared.outcome.type != "continuous"]
     if odd:
-        notes.append(f"Analysed on their own scale by the linear model, as in the trial: {few(odd, 12)}.")
+        notes.append(
+            f"Analysed on their own scale by the linear model, as in the trial: {few(odd, 12)}. For risks, odds and rate ratios see "
+            "trialkit.itt.fit_marginal and fit_generalised."
+        )
     notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
     return notes
 
