@@ -111,7 +111,7 @@ def test_something_else_than_a_pulse_is_refused(pulse: str) -> None:
 
 def test_a_pulse_named_in_the_plan_anchors_the_seed(plan: WithinPairs, sites_csv: Path) -> None:
     seed = beacon(PULSES["drand"])
-    named = plan.with_seed_rule(drand_rule(round=PULSES["drand"]["round"]))
+    named = plan.with_seed_rule(drand_rule(round=PULSES["drand"]["round"], chain="default"))
     assert named.digest == plan.digest and named.commitment != plan.commitment
     certificate = named.draw(seed=seed).certificate
     assert certificate.record["seed"]["anchored"] is True

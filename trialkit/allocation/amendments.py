@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from trialkit import door
-from trialkit.allocation.certificate import Certificate, as_certificate
-from trialkit.allocation.log import Line, Log
+from trialkit.allocation.certificate import Certificate, sound
+from trialkit.allocation.log import Line, Log, check_bound, opened_for
 from trialkit.allocation.sites import check_id
 from trialkit.door import InputError, Refused
 
@@ -59,7 +59,7 @@ def amend(
     Refused
         The site has been amended before.
     """
-    given = as_certificate(certificate)
+    given = sound(certificate)
     if kind not in KINDS:
         raise InputError(door.unknown_word(str(kind), KINDS, what="kind of amendment"))
     for word, text in (("reason", reason), ("by", by)):
@@ -67,7 +67,7 @@ def amend(
             raise InputError(f"an amendment needs {word}=: years later it must be clear why it was made, and by whom.")
     if (replacement is not None) != (kind == "replaced"):
         raise InputError("a replaced site needs replacement=, and a withdrawn one has none.")
-    with Log(log).opened() as held:
+    with opened_for(given, log) as held:
         current = _state(given, held.lines)
         if site not in current:
             raise InputError(
@@ -96,8 +96,10 @@ def amended(certificate: Given, log: str | os.PathLike[str]) -> pd.DataFrame:
 
     ``status`` is ``allocated``, ``withdrawn``, ``replaced by S99`` or ``replaces S12``.
     """
-    given = as_certificate(certificate)
-    rows = _state(given, Log(log).read())
+    given = sound(certificate)
+    lines = Log(log).read()
+    check_bound(given, lines, log)
+    rows = _state(given, lines)
     return pd.DataFrame(
         {
             given.id_column: pd.Series(list(rows), dtype="str"),
@@ -117,7 +119,12 @@ def _state(given: Certificate, lines: list[Line]) -> dict[str, dict[str, Any]]:
         if site not in rows:
             continue
         rows[site]["reason"] = line["reason"]
-        rows[site]["status"] = "withdrawn" if line["kind"] == "withdrawn" else f"replaced by {other}"
+        rows[site]["status"] = amendment_words(line)
         if other is not None:
             rows[str(other)] = {"arm": rows[site]["arm"], "status": f"replaces {site}", "reason": line["reason"]}
     return rows
+
+
+def amendment_words(line: Line) -> str:
+    """What an entry says became of its site."""
+    return "withdrawn" if line["kind"] == "withdrawn" else f"replaced by {line['replacement']}"

@@ -181,6 +181,34 @@ def _parse(data: bytes, path: Path) -> tuple[list[Line], bytes]:
     return lines, torn
 
 
+@contextlib.contextmanager
+def opened_for(certificate: Certificate, log: str | os.PathLike[str]) -> Iterator[Session]:
+    """The log that a certificate was written under, held.
+
+    Raises
+    ------
+    InputError
+        There is no such log, and the certificate names one.
+    VerificationError
+        It is another log, or its lines were cut off.
+    """
+    if certificate.record.get("log_head") is not None:
+        Log(log).read()  # a wrong path must not begin a second log
+    with Log(log).opened() as held:
+        check_bound(certificate, held.lines, log)
+        yield held
+
+
+def check_bound(certificate: Certificate, lines: Sequence[Line], log: str | os.PathLike[str]) -> None:
+    """The log holds the line that the certificate was written under."""
+    head = certificate.record.get("log_head")
+    if head is not None and all(line["sha256"] != head for line in lines):
+        raise VerificationError(
+            f"the log {log} does not hold the line that the certificate was written under: it is another plan's, "
+            "or lines were cut off or replaced."
+        )
+
+
 # --- the one draw ------------------------------------------------------------------------------------------------
 
 
@@ -229,12 +257,13 @@ def draw_once(
     VerificationError
         The plan file or the log was changed.
     InputError
-        No seed, no source, or not a plan file.
+        No seed, no source, another seed than the plan named in advance, or not a plan file.
     WriteError
         The log or the certificate cannot be written.
     """
     plan = Plan.load(plan_path)
     checked = seeds.checked(seed, seed_source)
+    seeds.keep_rule(checked, plan.seed_rule)
     out = Path(out_path)
     targets = [out] if csv_path is None else [out, Path(csv_path)]
     for target in targets:
@@ -246,7 +275,7 @@ def draw_once(
         _sweep(out)
         _refuse_second(held, plan, mark, targets)
         line = held.append("attempt", plan=plan.digest, commitment=plan.commitment, seed_mark=mark, out=out.name, seed_kind=checked.kind)
-        attempts = sum(x["plan"] == plan.digest and x["event"] in ("attempt", "refused") for x in held.lines)
+        attempts = sum(x["plan"] == plan.digest and is_attempt(x) for x in held.lines)
         allocation = plan.drawn(checked).logged(attempts=attempts, log_head=str(line["sha256"]))
         try:
             allocation.certificate.save(out)
@@ -287,8 +316,13 @@ def _refuse_second(held: Session, plan: Plan, mark: str, targets: Sequence[Path]
 
 def _refuse(held: Session, plan: Plan, mark: str, why: str) -> None:
     held.append("refused", plan=plan.digest, seed_mark=mark, why=why)
-    count = sum(x["plan"] == plan.digest and x["event"] in ("attempt", "refused") for x in held.lines)
+    count = sum(x["plan"] == plan.digest and is_attempt(x) for x in held.lines)
     raise Refused(f"{why}. This was attempt {count}; it is in the log.")
+
+
+def is_attempt(line: Line) -> bool:
+    """Whether a line is somebody's asking for a draw, granted or refused."""
+    return line["event"] in ("attempt", "refused")
 
 
 def _is_of(path: Path, plan: Plan) -> bool:

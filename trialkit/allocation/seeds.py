@@ -8,21 +8,20 @@ beacon or the two halves of a commit-then-reveal, **named in the plan before the
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-import struct
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from trialkit import door
-from trialkit.allocation import canonical
+from trialkit.allocation import beacons, canonical
 from trialkit.door import InputError, VerificationError
 
 NOT_ANCHORED = "NOT ANCHORED"
@@ -156,12 +155,25 @@ def warn(words: str | None) -> None:
 
 
 def drand_rule(*, round: int, chain: str = "quicknet") -> dict[str, Any]:
-    """The seed will be round `round` of the drand beacon `chain`: name one that lies after the plan's publication."""
-    return {"beacon": "drand", "chain": str(chain), "round": int(round)}
+    """The seed will be round `round` of the drand beacon `chain`: name one that lies after the plan's publication.
+
+    Parameters
+    ----------
+    round : int
+        From 1 up.
+    chain : {"quicknet", "default"}
+        A round every 3 seconds, or every 30.
+    """
+    if chain not in beacons.CHAINS:
+        raise InputError(door.unknown_word(str(chain), list(beacons.CHAINS), what="chain of the drand beacon"))
+    if isinstance(round, bool) or not isinstance(round, int | np.integer) or not 1 <= round <= 10**9:
+        raise InputError(f"round={round!r} is no round of the drand beacon; give a whole number from 1 up (to a milliard).")
+    return {"beacon": "drand", "chain": chain, "round": int(round)}
 
 
 def nist_rule(*, time: str, chain: int = 2) -> dict[str, Any]:
-    """The seed will be the NIST beacon's pulse of that time (``2026-09-01T12:00:00.000Z``)."""
+    """The seed will be the NIST beacon's pulse of that time, a whole minute in UTC (``2026-09-01T12:00:00.000Z``)."""
+    beacons.nist_time(time)
     return {"beacon": "nist", "chain": int(chain), "time": str(time)}
 
 
@@ -170,6 +182,41 @@ def reveal_rule(commitments: Mapping[str, str]) -> dict[str, Any]:
     if len(commitments) < 2:
         raise InputError("a commit-then-reveal needs at least two parties; one alone could choose its secret. Add the other's commitment.")
     return {"reveal": {who: commitments[who] for who in sorted(commitments)}}
+
+
+def published(rule: Mapping[str, Any] | str | None) -> datetime | None:
+    """When the pulse that a rule names comes into the world (UTC); None for any other rule."""
+    if isinstance(rule, Mapping) and rule.get("beacon") == "drand":
+        return beacons.drand_time(str(rule["chain"]), int(rule["round"]))
+    if isinstance(rule, Mapping) and rule.get("beacon") == "nist":
+        return beacons.nist_time(str(rule["time"]))
+    return None
+
+
+def keep_rule(seed: Seed, rule: Mapping[str, Any] | str | None) -> None:
+    """A plan that named its seed in advance is drawn with that one: a plan is drawn once, and the wrong seed would spend it.
+
+    Raises
+    ------
+    InputError
+        The seed is another than the plan named.
+    """
+    if isinstance(rule, Mapping) and not anchored(seed, rule)[0]:
+        raise InputError(
+            f"the plan says its seed will be {rule_words(rule)}, and this one ({seed.source}) is another. "
+            "Draw with the seed that was named; a plan is drawn once."
+        )
+
+
+def rule_words(rule: Mapping[str, Any] | str) -> str:
+    """A rule for the seed in words."""
+    if isinstance(rule, str):
+        return rule.rstrip(".")
+    if rule.get("beacon") == "drand":
+        return f"round {rule['round']} of the drand beacon {rule['chain']}"
+    if rule.get("beacon") == "nist":
+        return f"the NIST beacon's pulse of {rule['time']}, chain {rule['chain']}"
+    return f"what {' and '.join(sorted(map(str, rule.get('reveal', {}))))} reveal"
 
 
 def anchored(seed: Seed, rule: Mapping[str, Any] | str | None) -> tuple[bool, str]:
@@ -181,7 +228,7 @@ def anchored(seed: Seed, rule: Mapping[str, Any] | str | None) -> tuple[bool, st
     evidence = seed.evidence or {}
     if seed.kind == "drand":
         pulse = evidence.get("pulse", {})
-        if rule.get("beacon") == "drand" and rule.get("round") == pulse.get("round"):
+        if rule.get("beacon") == "drand" and rule.get("round") == pulse.get("round") and beacons.could_be_of(pulse, str(rule.get("chain"))):
             return True, f"drand {rule.get('chain')} round {pulse.get('round')}, named in the plan"
     if seed.kind == "nist":
         pulse = evidence.get("pulse", {})
@@ -291,79 +338,15 @@ def beacon(pulse: str | Mapping[str, Any]) -> Seed:
     if not isinstance(record, Mapping):
         raise InputError("the beacon's pulse is not a JSON object. Paste the whole answer of the beacon.")
     if "randomness" in record and "signature" in record:
-        return _drand(record)
+        text = beacons.drand_value(record)
+        return Seed(text=text, source=f"drand round {record['round']}", kind="drand", evidence={"pulse": dict(record)})
     if "outputValue" in record and "signatureValue" in record:
-        return _nist(record)
+        text = beacons.nist_value(record)
+        return Seed(text=text, source=f"NIST beacon, pulse of {record['timeStamp']}", kind="nist", evidence={"pulse": dict(record)})
     raise InputError(
         "the pulse is neither drand's (round, randomness, signature) nor NIST's (outputValue, signatureValue). Paste the "
         "beacon's whole answer."
     )
-
-
-def _drand(record: Mapping[str, Any]) -> Seed:
-    number = record.get("round")
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise InputError("the drand pulse has no round number. Paste the beacon's whole answer.")
-    randomness = str(record["randomness"]).lower()
-    expected = hashlib.sha256(_hex(record, "signature")).hexdigest()
-    if randomness != expected:
-        raise VerificationError(
-            f"the drand pulse of round {number} says randomness {door.printable(randomness[:12])}..., "
-            f"but SHA-256 of its signature is {expected[:12]}...: not a true pulse."
-        )
-    return Seed(text=randomness, source=f"drand round {number}", kind="drand", evidence={"pulse": dict(record)})
-
-
-def _nist(record: Mapping[str, Any]) -> Seed:
-    try:
-        signed = _nist_fields(record)
-    except (KeyError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"the NIST pulse lacks a field or has one of the wrong kind ({error}). Paste the beacon's whole answer.") from None
-    output = str(record["outputValue"]).lower()
-    expected = hashlib.sha512(signed + _hex(record, "signatureValue")).hexdigest()
-    if output != expected:
-        raise VerificationError(
-            f"the NIST pulse says outputValue {door.printable(output[:12])}..., but its own fields give {expected[:12]}...: "
-            f"not a true pulse."
-        )
-    when = record["timeStamp"]
-    return Seed(text=output, source=f"NIST beacon, pulse of {when}", kind="nist", evidence={"pulse": dict(record)})
-
-
-def _nist_fields(record: Mapping[str, Any]) -> bytes:
-    """The signed fields of a version 2.0 pulse in their order, texts and hashes preceded by their length."""
-
-    def text(value: str) -> bytes:
-        return _sized(value.encode("utf-8"))
-
-    external = record["external"]
-    parts = [
-        text(record["uri"]),
-        text(record["version"]),
-        struct.pack(">II", record["cipherSuite"], record["period"]),
-        _sized(_hex(record, "certificateId")),
-        struct.pack(">QQ", record["chainIndex"], record["pulseIndex"]),
-        text(record["timeStamp"]),
-        _sized(_hex(record, "localRandomValue")),
-        _sized(_hex(external, "sourceId")),
-        struct.pack(">I", external["statusCode"]),
-        _sized(_hex(external, "value")),
-        *(_sized(_hex(entry, "value")) for entry in record["listValues"]),
-        _sized(_hex(record, "precommitmentValue")),
-        struct.pack(">I", record["statusCode"]),
-    ]
-    return b"".join(parts)
-
-
-def _sized(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
-
-
-def _hex(record: Mapping[str, Any], field: str) -> bytes:
-    value = record[field]
-    if not isinstance(value, str) or not re.fullmatch(r"([0-9a-fA-F]{2})*", value):
-        raise InputError(f"the pulse's {field} is not hexadecimal. Paste the beacon's whole answer.")
-    return bytes.fromhex(value)
 
 
 def from_dict(record: Mapping[str, Any]) -> Seed:

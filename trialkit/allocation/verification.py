@@ -14,8 +14,9 @@ import pandas as pd
 from trialkit import door
 from trialkit.allocation import balance as balancing
 from trialkit.allocation import canonical, seeds
+from trialkit.allocation.amendments import amendment_words
 from trialkit.allocation.certificate import Certificate, as_certificate
-from trialkit.allocation.log import Log
+from trialkit.allocation.log import Log, check_bound, is_attempt
 from trialkit.allocation.plans import Plan
 from trialkit.allocation.sites import SiteRecord, read_again
 from trialkit.door import InputError, VerificationError
@@ -324,17 +325,30 @@ def _check_log(
             )
         return
     lines = Log(log).read()
+    check_bound(Certificate(record), lines, log)
     of_plan = [line for line in lines if line["plan"] == plan.digest]
-    hashes = [line["sha256"] for line in lines]
-    if record.get("log_head") is not None and record["log_head"] not in hashes:
-        raise VerificationError("the log does not hold the line that the certificate was written under: lines were cut off or replaced.")
+    if record.get("log_head") is not None:
+        last = next(line["n"] for line in lines if line["sha256"] == record["log_head"])
+        counted = sum(is_attempt(line) for line in of_plan if line["n"] <= last)
+        if counted != record.get("attempts"):
+            raise VerificationError(
+                f"the certificate says it came of attempt {door.printable(record.get('attempts'))}, the log counts {counted} up to then."
+            )
     if head is not None:
-        if head.strip().lower() not in hashes:
+        if head.strip().lower() not in [line["sha256"] for line in lines]:
             raise VerificationError(
                 f"the log does not hold the head {door.printable(head.strip())[:16]}...: its end was cut off or rewritten."
             )
         checks.append(("head", "the published head stands in the log"))
     else:
         notes.append("The log's chain holds; only a head kept elsewhere (head=...) can show that its last lines were not cut off.")
-    attempts = sum(line["event"] in ("attempt", "refused") for line in of_plan)
-    checks.append(("log", f"{len(lines)} lines, unbroken chain; {attempts} attempt(s) at a draw on this plan"))
+    attempts = sum(is_attempt(line) for line in of_plan)
+    others = sum(is_attempt(line) for line in lines) - attempts
+    beside = f", {others} on other plans" if others else ""
+    checks.append(("log", f"{len(lines)} lines, unbroken chain; {attempts} attempt(s) at a draw on this plan{beside}"))
+    changed = [f"{door.printable(line['site'])} {amendment_words(line)}" for line in of_plan if line["event"] == "amended"]
+    if changed:
+        checks.append(("amendments", f"{len(changed)} after the draw: {'; '.join(changed)}"))
+    told = [line for line in of_plan if line["event"] == "released"]
+    if told:
+        checks.append(("released", f"{len({line['site'] for line in told})} site(s) told one at a time, {len(told)} time(s) in all"))
