@@ -81,7 +81,7 @@ def test_finished_chunks_are_kept_and_used(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(work, "_chunk", breaking)
     with pytest.raises(KeyboardInterrupt):
         check(SMALL, trials=60, seed=9, store=tmp_path)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
     monkeypatch.setattr(work, "_chunk", chunk)
     again = check(SMALL, trials=60, seed=9, store=tmp_path)
     assert again.values.tobytes() == whole.values.tobytes()
@@ -90,11 +90,35 @@ def test_finished_chunks_are_kept_and_used(tmp_path: Path, monkeypatch: pytest.M
     assert check(SMALL, trials=60, seed=9, store=tmp_path).values.tobytes() == whole.values.tobytes()
 
 
+def test_a_grid_broken_off_goes_on_and_is_one_parquet_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = {"sites": [12, 20], "icc": [0.0, 0.2]}
+    whole = redesign(SMALL, over, trials=30, seed=5)
+    chunk, made = work._chunk, [0]
+
+    def breaking(index: int, *rest: object) -> object:
+        made[0] += 1
+        if made[0] == 6:  # Ctrl-C in the third of four cells, each of two chunks
+            raise KeyboardInterrupt
+        return chunk(index, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(work, "_chunk", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        redesign(SMALL, over, trials=30, seed=5, store=tmp_path)
+    assert len(list(tmp_path.glob("*.parquet"))) == 5
+    again = redesign(SMALL, over, trials=30, seed=5, store=tmp_path)
+    assert made[0] == 6 + 3
+    assert [r.values.tobytes() for r in again.results] == [r.values.tobytes() for r in whole.results]
+    # the folder is one table, every answer of every cell, to any reader of Parquet
+    table = pd.read_parquet(tmp_path)
+    assert len(table) == 4 * 30 and table["scenario"].nunique() == 4
+    assert sorted(table["estimate"]) == sorted(e for r in whole.results for e in r.estimates["estimate"])
+
+
 def test_other_work_is_not_taken_for_this(tmp_path: Path) -> None:
     check(SMALL, trials=25, seed=9, store=tmp_path)
     other = turned(SMALL, "d", 0.0)
     assert check(other, trials=25, seed=9, store=tmp_path).values.tobytes() == check(other, trials=25, seed=9).values.tobytes()
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+    assert len(list(tmp_path.glob("*.parquet"))) == 2
 
 
 def test_failures_survive_the_disk(tmp_path: Path) -> None:

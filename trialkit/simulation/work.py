@@ -45,7 +45,7 @@ def run(
     if store is not None:
         names = [_key(scenario, part, analyses, imputations) for part in parts]
         store.mkdir(parents=True, exist_ok=True)
-        done = {i: _load(path) for i, name in enumerate(names) if (path := store / f"{name}.npz").exists()}
+        done = {i: _load(path) for i, name in enumerate(names) if (path := store / f"{name}.parquet").exists()}
     for attempt in range(1, _ATTEMPTS + 1):
         left = [i for i in range(len(parts)) if i not in done]
         work = [(i, scenario, parts[i], tuple(analyses), imputations) for i in left]
@@ -53,7 +53,7 @@ def run(
             for i, answers in _shown(_finished(work, jobs), len(left), progress):
                 done[i] = answers
                 if store is not None:
-                    _save(store / f"{names[i]}.npz", answers)
+                    _save(store / f"{names[i]}.parquet", answers, scenario, parts[i], analyses)
             break
         except _worker_lost():
             if attempt == _ATTEMPTS:
@@ -124,19 +124,41 @@ def _key(scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis],
     return sha256_bytes(repr(said).encode())[:32]
 
 
-def _save(path: Path, answers: Answers) -> None:
+def _save(path: Path, answers: Answers, scenario: Scenario, seeds: Sequence[int], analyses: Sequence[Analysis]) -> None:
+    """One Parquet file, a row a trial, analysis and outcome, in that order; a folder of them is one table to any reader."""
     import io
+    import json
 
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    T, A, K, _ = answers.values.shape
+    names = [o.name for o in scenario.outcomes]
+    columns: dict[str, Any] = {
+        "scenario": pa.array([scenario.digest[:12]] * (T * A * K)),
+        "seed": np.repeat(np.array(seeds, dtype=np.int64), A * K),
+        "analysis": pa.array([a.name for _ in range(T) for a in analyses for _ in range(K)]),
+        "outcome": pa.array(names * (T * A)),
+        "truth": np.repeat(answers.truth[:, None, :], A, axis=1).ravel(),
+        # arrays as they are: a missing number stays the NaN it was
+        **{field: answers.values[..., f].ravel() for f, field in enumerate(FIELDS)},
+    }
+    said = {"shape": [T, A, K], "failures": answers.failures}
     data = io.BytesIO()
-    failures = np.array([repr(f) for f in answers.failures], dtype=np.str_)
-    np.savez_compressed(data, values=answers.values, truth=answers.truth, failures=failures)
+    parquet.write_table(pa.table(columns).replace_schema_metadata({"trialkit": json.dumps(said)}), data, compression="zstd")
     write_whole(path, data.getvalue(), force=True)
 
 
 def _load(path: Path) -> Answers:
-    from ast import literal_eval
+    import json
 
-    with np.load(path, allow_pickle=False) as held:
-        values, truth, failures = held["values"], held["truth"], held["failures"]
-    assert values.shape[-1] == len(FIELDS)
-    return Answers(values, truth, tuple(literal_eval(str(f)) for f in failures))
+    from pyarrow import parquet
+
+    with path.open("rb") as file:
+        held = parquet.read_table(file)
+    said = json.loads(held.schema.metadata[b"trialkit"])
+    shape = tuple(said["shape"])
+    columns = [held.column(name).to_numpy().reshape(shape) for name in FIELDS]
+    truth = held.column("truth").to_numpy().reshape(shape)[:, 0]
+    failures = tuple((t, a, k, stage, why) for t, a, k, stage, why in said["failures"])
+    return Answers(np.stack(columns, axis=-1), np.ascontiguousarray(truth), failures)
