@@ -50,8 +50,9 @@ class Cells:
 class Imputations(Result):
     """m completed data sets.
 
-    Iterating yields m DataFrames with the analysed rows of the input, its columns and their order; observed values are the input's own,
-    bit for bit; a completed column of a nullable or Arrow kind comes as the plain NumPy kind that holds it. ``imputations[k]`` is one of them, ``len(imputations)`` is m.
+    Iterating yields m DataFrames with the analysed rows of the input, its columns and their order; observed values are the
+    input's own, bit for bit; a completed column of a nullable or Arrow kind comes as the plain NumPy kind that holds it.
+    ``imputations[k]`` is one of them, ``len(imputations)`` is m.
 
     Attributes
     ----------
