@@ -250,3 +250,21 @@ def test_an_estimate_survives_pickling(method: str, interval: str) -> None:
     again = pickle.loads(pickle.dumps(found))
     assert [again.quantile(q) for q in (0.025, 0.5, 0.8, 0.975)] == [found.quantile(q) for q in (0.025, 0.5, 0.8, 0.975)]
     assert again.quantile(0.025) == pytest.approx(found.conf_low, rel=1e-9) and again.frame.equals(found.frame)
+
+
+@pytest.mark.parametrize("method", ["anova", "reml", "ml"])
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-3])
+def test_one_value_a_cluster_is_an_icc_of_one(method, noise):
+    """The REML limit, with no jump where the variance within clusters is only rounding."""
+    wiggle = noise * np.tile([1.0, -1.0, 0.5, -0.5], 6)
+    data = pd.DataFrame({"site": np.repeat(list("abcdef"), 4), "y": np.repeat([1.0, 5, 3, 9, 2, 7], 4) + wiggle})
+    found = estimate_icc(data, outcome="y", cluster="site", method=method)
+    assert found.icc == pytest.approx(1.0, abs=1e-6)
+    assert found.conf_low == pytest.approx(1.0, abs=1e-5)
+    assert found.conf_high == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_blank_cluster_is_missing():
+    data = pd.DataFrame({"site": [*list("aabbcc"), " ", ""], "y": [1.0, 2, 3, 5, 4, 4, 100, -100]})
+    found = estimate_icc(data, outcome="y", cluster="site")
+    assert (found.clusters, found.n, found.left_out) == (3, 6, 2)

@@ -61,6 +61,8 @@ class _Bound:
             return kernel.searle(self.table, q)
         if self.interval == "fisher":
             return kernel.fisher(self.table, clusters, q)
+        if self.interval == "profile" and self.point == 1.0:
+            return 1.0
         if self.interval == "profile":
             low, high = kernel.profile_icc(self.data, self.point, abs(2 * q - 1), reml=self.reml)
             return high if q >= 0.5 else low
@@ -176,6 +178,8 @@ class IccEstimate(Result):
             out.append(
                 "The estimate is negative: clusters differ less than chance would have it. It is kept; plan with 0 or with the upper bound."
             )
+        elif self.icc == 1:
+            out.append("Nobody differs from the others of the cluster: this looks like one value a cluster, not a person's outcome.")
         elif self.method in ("reml", "ml") and self.icc == 0:
             out.append("The variance between clusters is estimated as 0, the edge of its range.")
         if self.clusters < 20:
@@ -355,7 +359,9 @@ def _read(
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"estimate_icc takes a DataFrame, one row a person, not {type(frame).__name__}.")
     require_columns(frame, [outcome, cluster, *adjust], where="the data", why="to estimate an ICC")
-    complete = frame[[outcome, cluster, *adjust]].notna().all(axis=1).to_numpy()
+    used = frame[[outcome, cluster, *adjust]]
+    blank = used.apply(lambda c: c.map(lambda v: isinstance(v, str) and not v.strip()))
+    complete = (used.notna() & ~blank).all(axis=1).to_numpy()
     used = frame.loc[complete]
     left_out = int((~complete).sum())
     column = used[outcome]
@@ -403,6 +409,8 @@ def _estimator(method: str, X: Any, y: Any, codes: Any) -> Callable[[NDArray[Any
         if method == "anova":
             return kernel.anova(kernel.reduce(x, yy, cc)).icc
         fit = reml.fit(x, yy, [cc], method="reml" if method == "reml" else "ml")
+        if fit.status == "zero_residual":
+            return 1.0  # the limit as the variance within clusters goes to zero
         theta = float(fit.theta[0])
         return theta / (1 + theta)
 
@@ -427,7 +435,8 @@ def _bounds(
 def _variances(method: str, table: kernel.Anova, X: Any, y: Any, codes: Any) -> tuple[float, float]:
     if method in ("reml", "ml"):
         fit = reml.fit(X, y, [codes], method="reml" if method == "reml" else "ml")
-        return float(fit.variances[0]), float(fit.sigma2)
+        if fit.status != "zero_residual":
+            return float(fit.variances[0]), float(fit.sigma2)
     return table.variance_between, table.ms_within
 
 
