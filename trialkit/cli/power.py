@@ -115,7 +115,8 @@ def power(
         fixed["power"] = target
     if find is not None:
         fixed["find"] = find.replace("-", "_")
-    results = [verb(base, **dict(zip(axes, cell, strict=True)), **fixed) for cell in product(*axes.values())]
+    start = () if base is None else (base,)
+    results = [verb(*start, **dict(zip(axes, cell, strict=True)), **fixed) for cell in product(*axes.values())]
     if as_json:
         objects = [_object(r, explain=explain, protocol=protocol) for r in results]
         print_json(objects[0] if len(objects) == 1 else {"grid": objects})
