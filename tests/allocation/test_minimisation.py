@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from trialkit.allocation import Log, Minimisation
-from trialkit.allocation.minimisation import coins, imbalances
+from trialkit.allocation import Log, Minimisation, Plan, canonical, drand_rule, verify
+from trialkit.allocation.biased_coin import coins, imbalances
 from trialkit.door import InputError, Refused, VerificationError
 
 from .conftest import SEED, SOURCE
@@ -39,6 +40,20 @@ def test_imbalance_by_hand(measure: str, expected: list[float] | None) -> None:
     if expected is None:
         expected = [0.5**0.5 + 2 * 4.5**0.5, 0.5**0.5 + 2 * 0.5**0.5]
     assert found == pytest.approx(expected)
+
+
+def test_the_published_example() -> None:
+    """Pocock, Clinical Trials (Wiley 1983), chapter 5: 80 patients with advanced breast cancer; the next one is ambulatory, under 50,
+    with two years or more free of disease and a visceral lesion. Sums of margins 76 and 77, so A is preferred; the range ties."""
+    margins = [(30, 31), (18, 17), (9, 8), (19, 21)]
+    before = []
+    for factor, counts in enumerate(margins):
+        for arm, n in enumerate(counts):
+            before += [(tuple("this" if f == factor else "other" for f in range(4)), arm)] * n
+    levels, weights = ("this",) * 4, [Fraction(1)] * 4
+    assert [sum(m[arm] for m in margins) for arm in (0, 1)] == [76, 77]
+    assert imbalances(before, levels, ratio=(1, 1), weights=weights, measure="range") == [5, 5]
+    assert imbalances(before, levels, ratio=(1, 1), weights=weights, measure="variance") == [4.5, 6.5]
 
 
 def test_unequal_ratio_compares_counts_over_the_ratio() -> None:
@@ -178,7 +193,74 @@ def test_a_changed_log_is_found(tmp_path: Path) -> None:
         trial.enter("S9", levels(9))
 
 
+# --- as any other scheme ---
+
+
+def as_table(trial: Minimisation) -> pd.DataFrame:
+    """The sites as a file would hold them, in another order than they entered."""
+    frame = trial.frame[[trial.id, *trial.rule.weights]]
+    return frame.iloc[::-1].reset_index(drop=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"arms": ("0", "1"), "ratio": (1, 2), "measure": "sd"}, {"arms": ("a", "b", "c"), "measure": "variance", "probability": "2/3"}],
+)
+def test_a_certificate_is_derived_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    trial = entered(23, log=tmp_path / "m.log", id="clinic", seed_rule="dice, once", **settings)
+    first = Minimisation(["county", "size"], seed=SEED, seed_source=SOURCE, seed_rule="dice, once", **settings)
+    assert first.commitment == trial.commitment  # published before anybody entered
+    trial.certificate.save(tmp_path / "c.json")
+    as_table(trial).to_csv(tmp_path / "sites.csv", index=False)
+    found = verify(tmp_path / "c.json", tmp_path / "sites.csv", commitment=first.commitment, log=tmp_path / "m.log")
+    assert found.anchored and found.sites == 23 and ("entries", "23 sites in their order of entry") in found.checks
+    again = Plan.from_dict(trial.certificate.to_dict()["plan"])
+    assert again.probabilities().sum(axis=1) == pytest.approx(1) and (again.sample(9, seed=3) == trial.plan.sample(9, seed=3)).all()
+    assert trial.allocation.balance().frame["covariate"].iloc[0] == "county"
+    assert trial.certificate.frame["clinic"].tolist() == list(trial.sites)
+    assert trial.certificate.frame["arm"].tolist() == trial.frame["arm"].tolist()
+
+
+def test_a_changed_certificate_is_found(tmp_path: Path) -> None:
+    trial = entered(23, log=tmp_path / "m.log")
+    record = trial.certificate.to_dict()
+    rows = record["plan"]["rows"]
+    swapped = {**record, "plan": {**record["plan"], "rows": [rows[1], rows[0], *rows[2:]]}}
+    for changed, says in (
+        (swapped, "site S00"),
+        ({**record, "arms": [[s, "control"] for s, _ in record["arms"]]}, "the draw gives intervention"),
+        ({**record, "plan": {**record["plan"], "probability": "9/10"}}, "the plan text"),
+        ({**record, "plan": {**record["plan"], "measure": "rnge"}}, "unknown measure"),
+        ({**record, "plan": {**record["plan"], "rows": rows[:-1]}}, "order of entry"),
+    ):
+        with pytest.raises(VerificationError, match=says):
+            verify(changed, as_table(trial))
+    with pytest.raises(VerificationError, match="site S005, column 'size'"):
+        verify(record, as_table(trial).assign(size=lambda f: f["size"].where(f["site"] != "S005", "huge")))
+    # a log of the same plan and seed, in which the sites entered otherwise
+    other = Minimisation(["county", "size"], seed=SEED, seed_source=SOURCE, log=tmp_path / "o.log")
+    for k in (1, 0):
+        other.enter(f"S{k:03d}", levels(k))
+    forged = {**record, "log_head": Log(tmp_path / "o.log").head}
+    with pytest.raises(VerificationError, match="in another order, than the certificate"):
+        verify(canonical.sealed(forged), as_table(trial), log=tmp_path / "o.log")
+
+
+def test_what_a_minimisation_cannot_give() -> None:
+    trial = Minimisation(["county"], seed=SEED, seed_source=SOURCE)
+    with pytest.raises(InputError, match="no site has entered"):
+        _ = trial.allocation
+    trial.enter("S1", {"county": "yes"})
+    with pytest.raises(InputError, match="not equally likely"):
+        trial.plan.assignments()
+    with pytest.raises(InputError, match="both as the id and as a factor"):
+        Minimisation(["county"], seed=SEED, seed_source=SOURCE, id="county")
+    with pytest.raises(InputError, match="the plan says its seed will be round 7"):
+        Minimisation(["county"], seed=SEED, seed_source=SOURCE, seed_rule=drand_rule(round=7))
+
+
 def test_words() -> None:
     text = entered(3, ratio=(1, 2), measure="sd").methods_text()
     assert "imbalance being the sd" in text and "1:2" in text and "probability 0.8" in text
+    assert "drawn only after its site had been entered" in text
     assert "Minimisation of 3 sites" in str(entered(3))

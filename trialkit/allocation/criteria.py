@@ -254,7 +254,16 @@ def _column(name: Any) -> str:
 
 def _number(value: Any) -> Decimal | None:
     found = door.decimals(pd.DataFrame({"number": pd.Series([value], dtype=object)}), "number", where="a criterion")
-    return found[0]
+    return None if found[0] is None else _short(found[0])
+
+
+def _short(number: Decimal) -> Decimal:
+    """The same number without zeros at the end of its fraction: a design file's 2.0 is 2."""
+    sign, digits, exponent = number.as_tuple()
+    places = int(exponent)
+    while places < 0 and digits[-1] == 0:
+        digits, places = digits[:-1] or (0,), places + 1
+    return Decimal((sign, digits, places))
 
 
 def _limit(caliper: Any) -> Decimal | None:

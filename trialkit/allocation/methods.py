@@ -16,6 +16,10 @@ _GAPS = (
     "[Who] generated the sequence, [who] enrolled the sites and [who] assigned them; the arms were concealed until [when], "
     "because they were not drawn before all sites had been enrolled and the plan was locked."
 )
+_GAPS_ONE_BY_ONE = (
+    "[Who] generated the sequence, [who] enrolled the sites and [who] assigned them; an arm could not be foreseen, because it was drawn "
+    "only after its site had been entered, and the seed was kept from those who enrolled [how]."
+)
 
 
 def number(n: int, one: str, many: str | None = None) -> str:
@@ -102,6 +106,6 @@ def within_pairs_text(plan: WithinPairs) -> str:
     return " ".join([*parts, draw_sentences(plan), _GAPS])
 
 
-def closing() -> str:
-    """What only people know."""
-    return _GAPS
+def closing(*, one_by_one: bool = False) -> str:
+    """What only people know; `one_by_one` when each arm is drawn as its site enters."""
+    return _GAPS_ONE_BY_ONE if one_by_one else _GAPS

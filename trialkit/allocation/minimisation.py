@@ -7,10 +7,8 @@ the site, so each entry can be checked by hand, and the log is written and synce
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,48 +17,18 @@ import numpy as np
 import pandas as pd
 
 from trialkit import door
-from trialkit._kernels import draws as hashing
 from trialkit.allocation import methods, seeds
+from trialkit.allocation.allocated import Allocation
+from trialkit.allocation.biased_coin import MEASURES, Entry, Rule
+from trialkit.allocation.certificate import Certificate
 from trialkit.allocation.log import Log, Session
+from trialkit.allocation.minimised import Minimised
 from trialkit.allocation.plans import ARMS, Codes, check_arms, check_n
 from trialkit.allocation.seeds import Seed
-from trialkit.allocation.sites import check_id
+from trialkit.allocation.sites import SiteRecord, check_id
 from trialkit.allocation.stratified import check_ratio
 from trialkit.door import InputError, Refused, VerificationError
 from trialkit.results import Result
-
-MEASURES = ("range", "sd", "variance")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One site's entry.
-
-    Attributes
-    ----------
-    site : str
-    levels : tuple of str
-        Of the factors, in their order.
-    code : int
-        Arm code.
-    arm : str
-    imbalance : tuple of float
-        Weighted imbalance if the site went to each arm.
-    preferred : str
-        The arm the coin was biased towards.
-    probability : float
-        With which `arm` was given, ties included.
-    draws : tuple of Draw
-    """
-
-    site: str
-    levels: tuple[str, ...]
-    code: int
-    arm: str
-    imbalance: tuple[float, ...]
-    preferred: str
-    probability: float
-    draws: tuple[hashing.Draw, ...]
 
 
 class Minimisation(Result):
@@ -84,6 +52,10 @@ class Minimisation(Result):
         The levels a factor may have, so that a slip of the pen is refused.
     log : path, optional
         Append-only log; an existing one of the same plan is taken up, every entry derived again.
+    id : str
+        Name of the id column in tables and in the certificate.
+    seed_rule : mapping or str, optional
+        What was said in advance about the seed, as for `within_pairs`.
 
     Raises
     ------
@@ -113,16 +85,22 @@ class Minimisation(Result):
         probability: float | str | Fraction = "0.8",
         levels: Mapping[str, Sequence[str]] | None = None,
         log: str | os.PathLike[str] | None = None,
+        id: str = "site",
+        seed_rule: Mapping[str, Any] | str | None = None,
     ) -> None:
-        self.arms = check_arms(arms)
-        self.ratio = check_ratio((1,) * len(self.arms) if ratio is None else ratio, self.arms)
+        names = check_arms(arms)
+        places = check_ratio((1,) * len(names) if ratio is None else ratio, names)
         if measure not in MEASURES:
             raise InputError(door.unknown_word(str(measure), MEASURES, what="measure of imbalance"))
-        self.measure = measure
-        self.weights = _factors(factors)
-        self.probability = _probability(probability, self.ratio)
-        self.levels = _levels(levels, self.weights)
+        weights = _factors(factors)
+        if id in weights:
+            raise InputError(f"{id!r} is named both as the id and as a factor. Rename one.")
+        self.id = id
+        self.rule = Rule(arms=names, ratio=places, measure=measure, probability=_probability(probability, places), weights=weights)
+        self.levels = _levels(levels, weights)
         self.seed = seeds.checked(seed, seed_source)
+        seeds.keep_rule(self.seed, seed_rule)
+        self.seed_rule = seed_rule
         self.entries: tuple[Entry, ...] = ()
         self._log = None if log is None else Log(log)
         if self._log is not None and Path(self._log.path).exists():
@@ -134,20 +112,12 @@ class Minimisation(Result):
     @property
     def text(self) -> str:
         """The canonical plan text: everything that decides the arms but seed and entries."""
-        lines = [
-            "trialkit-plan-minimisation-1",
-            "\t".join(["arms", *self.arms]),
-            "\t".join(["ratio", *map(str, self.ratio)]),
-            f"measure\t{self.measure}",
-            f"probability\t{self.probability}",
-            *(f"factor\t{name}\t{weight}" for name, weight in self.weights.items()),
-        ]
-        return "\n".join(lines) + "\n"
+        return self.rule.text
 
     @property
     def digest(self) -> str:
-        """P: SHA-256 of the plan text."""
-        return door.sha256_bytes(self.text.encode("utf-8"))
+        """P: SHA-256 of the plan text; publish it before the first site enters."""
+        return self.rule.digest
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -161,9 +131,9 @@ class Minimisation(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a site in the order of entry: ``site``, the factors, ``arm``, ``preferred``, ``probability``."""
-        columns: dict[str, Any] = {"site": pd.Series([e.site for e in self.entries], dtype="str")}
-        for k, name in enumerate(self.weights):
+        """One row a site in the order of entry: the id column, the factors, ``arm``, ``preferred``, ``probability``."""
+        columns: dict[str, Any] = {self.id: pd.Series([e.site for e in self.entries], dtype="str")}
+        for k, name in enumerate(self.rule.weights):
             columns[name] = pd.Series([e.levels[k] for e in self.entries], dtype="str")
         columns["arm"] = pd.Series([e.arm for e in self.entries], dtype="str")
         columns["preferred"] = pd.Series([e.preferred for e in self.entries], dtype="str")
@@ -173,17 +143,17 @@ class Minimisation(Result):
     @property
     def title(self) -> str:
         """A line above the table."""
-        return f"Minimisation of {len(self.entries)} sites on {methods.listed(list(self.weights))}"
+        return f"Minimisation of {len(self.entries)} sites on {methods.listed(list(self.rule.weights))}"
 
     def balance(self) -> pd.DataFrame:
         """Sites an arm at each level: ``factor``, ``level``, then one column an arm."""
         frame = self.frame
         rows = []
-        for name in self.weights:
+        for name in self.rule.weights:
             for level in sorted(set(frame[name])):
                 inside = frame.loc[frame[name] == level, "arm"]
-                rows.append({"factor": name, "level": level, **{arm: int((inside == arm).sum()) for arm in self.arms}})
-        return pd.DataFrame(rows, columns=["factor", "level", *self.arms])
+                rows.append({"factor": name, "level": level, **{arm: int((inside == arm).sum()) for arm in self.rule.arms}})
+        return pd.DataFrame(rows, columns=["factor", "level", *self.rule.arms])
 
     # --- entering ---
 
@@ -220,10 +190,10 @@ class Minimisation(Result):
         if name.endswith("/coin"):
             raise InputError(f"the id {name!r} ends in '/coin', the label of another site's coin. Rename it.")
         for key in levels:
-            if key not in self.weights:
-                raise InputError(door.unknown_word(str(key), list(self.weights), what="factor"))
+            if key not in self.rule.weights:
+                raise InputError(door.unknown_word(str(key), list(self.rule.weights), what="factor"))
         values = []
-        for factor in self.weights:
+        for factor in self.rule.weights:
             text = door.cell_text(levels.get(factor))
             if not text.strip():
                 raise InputError(f"site {name} has no level of {factor!r}, so its balance cannot be weighed. Give every factor a level.")
@@ -234,28 +204,7 @@ class Minimisation(Result):
         return name, tuple(values)
 
     def _decide(self, site: str, levels: tuple[str, ...]) -> Entry:
-        scores = imbalances(
-            [(e.levels, e.code) for e in self.entries], levels, ratio=self.ratio, weights=list(self.weights.values()), measure=self.measure
-        )
-        best = min(scores)
-        tied = [a for a, g in enumerate(scores) if g - best <= 1e-9 * max(1.0, abs(best))]
-        places = [a for a in tied for _ in range(self.ratio[a])]
-        drawn: list[hashing.Draw] = []
-        preferred = tied[0]
-        if len(tied) > 1:
-            d = hashing.draw(self.seed.key, self.digest, site, len(places))
-            drawn.append(d)
-            preferred = places[d.value]
-        coin = coins(preferred, self.ratio, self.probability)
-        m = math.lcm(*(p.denominator for p in coin))
-        d = hashing.draw(self.seed.key, self.digest, f"{site}/coin", m)
-        drawn.append(d)
-        bounds = np.cumsum([int(p * m) for p in coin]).tolist()
-        code = next(a for a, bound in enumerate(bounds) if d.value < bound)
-        chance = sum((Fraction(places.count(t), len(places)) * coins(t, self.ratio, self.probability)[code] for t in tied), Fraction(0))
-        return Entry(
-            site, levels, code, self.arms[code], tuple(float(g) for g in scores), self.arms[preferred], float(chance), tuple(drawn)
-        )
+        return self.rule.decide(self.seed.key, [(e.levels, e.code) for e in self.entries], site, levels)
 
     # --- the log ---
 
@@ -300,45 +249,54 @@ class Minimisation(Result):
         The re-randomisation test (Simon 1979) takes these: minimisation has no list of equally likely allocations.
         """
         check_n(n, seed)
-        key = f"trialkit-sample-1\n{self.digest}\n{int(seed)}"
-        n_arms = len(self.arms)
-        out = np.empty((n, len(self.entries)), dtype=np.int8)
-        counts: list[dict[str, np.ndarray[Any, np.dtype[np.float64]]]] = [{} for _ in self.weights]
-        ratio = np.array(self.ratio, dtype=np.float64)
-        coin = np.array([[float(p) for p in coins(a, self.ratio, self.probability)] for a in range(n_arms)])
-        weights = [float(w) for w in self.weights.values()]
-        for k, entry in enumerate(self.entries):
-            scores = np.zeros((n, n_arms))
-            here = [counts[f].setdefault(level, np.zeros((n, n_arms))) for f, level in enumerate(entry.levels)]
-            for arm in range(n_arms):
-                for f, w in enumerate(weights):
-                    tried = here[f].copy()
-                    tried[:, arm] += 1
-                    scores[:, arm] += w * _spread(tried / ratio, self.measure)
-            uniform = hashing.words(f"{key}\n{k}", (n, 2)) / 2.0**64
-            best = scores.min(axis=1, keepdims=True)
-            share = np.where(scores - best <= 1e-9 * np.maximum(1.0, np.abs(best)), ratio, 0.0)
-            share /= share.sum(axis=1, keepdims=True)
-            preferred = (uniform[:, :1] >= np.cumsum(share, axis=1)[:, :-1]).sum(axis=1)
-            code = (uniform[:, 1:] >= np.cumsum(coin[preferred], axis=1)[:, :-1]).sum(axis=1)
-            out[:, k] = code
-            for f in range(len(weights)):
-                here[f][np.arange(n), code] += 1
-        return out
+        return self.rule.sample(f"trialkit-sample-1\n{self.digest}\n{int(seed)}", [e.levels for e in self.entries], n)
+
+    # --- as any other scheme ---
+
+    @property
+    def plan(self) -> Minimised:
+        """What could have happened to the sites that have entered, in their order, as a plan like any other."""
+        record = SiteRecord(
+            id=self.id,
+            columns=tuple((name, "text") for name in self.rule.weights),
+            cells={e.site: e.levels for e in sorted(self.entries, key=lambda e: e.site.encode("utf-8"))},
+        )
+        return Minimised(id=self.id, rows=self.sites, record=record, arms=self.rule.arms, seed_rule=self.seed_rule, rule=self.rule)
+
+    @property
+    def commitment(self) -> str:
+        """C: binds, besides P, the arms' names and the rule for the seed; the sites are not known yet."""
+        return self.plan.commitment
+
+    @property
+    def allocation(self) -> Allocation:
+        """The entries so far as an allocation, with its balance.
+
+        Raises
+        ------
+        InputError
+            No site has entered yet.
+        """
+        if not self.entries:
+            raise InputError("no site has entered yet, so there is nothing allocated. Enter one first.")
+        plan, entries = self.plan, {e.site: e for e in self.entries}
+        return Allocation(
+            plan=plan,
+            seed=self.seed,
+            codes=np.array([entries[s].code for s in plan.sites], dtype=np.int8),
+            draws=tuple(d for e in self.entries for d in e.draws),
+            warning=seeds.shortage(self.seed, plan.n_assignments),
+            log_head=None if self._log is None else self._log.head,
+        )
+
+    @property
+    def certificate(self) -> Certificate:
+        """Everything needed to derive the entries again (`verify`). It holds the seed: save it when the last site has entered."""
+        return self.allocation.certificate
 
     def methods_text(self) -> str:
         """A paragraph for a protocol or a paper."""
-        weights = "" if len(set(self.weights.values())) == 1 else f" (weights {', '.join(map(str, self.weights.values()))})"
-        return (
-            f"Sites were allocated one by one as they entered, by minimisation (Pocock and Simon) on "
-            f"{methods.listed(list(self.weights))}{weights}, "
-            f"imbalance being the {self.measure} of the arms' marginal totals, to {methods.listed(list(self.arms))} in the ratio "
-            f"{':'.join(map(str, self.ratio))}. The preferred arm was given with probability {float(self.probability):g}, "
-            f"ties being broken at random. "
-            f"Coins were computed as an HMAC-SHA256 of a seed from outside the study, the plan's digest {self.digest} and "
-            f"the site's identifier; "
-            f"each entry was written to an append-only log before the arm was told. {methods.closing()}"
-        )
+        return self.plan.methods_text()
 
 
 def _factors(factors: Sequence[str] | Mapping[str, int | float | str]) -> dict[str, Fraction]:
@@ -379,49 +337,6 @@ def _probability(value: float | str | Fraction, ratio: Sequence[int]) -> Fractio
     if p.denominator > 10**9:
         raise InputError(f"probability={value!r} has too many digits; write it as a short decimal or a Fraction, such as '0.8'.")
     return p
-
-
-def coins(preferred: int, ratio: Sequence[int], p: Fraction) -> tuple[Fraction, ...]:
-    """Probability of each arm when one is preferred (Han, Enas and McEntegart, Statistics in Medicine 2009).
-
-    `p` is that of the arm with the fewest places when preferred; arm i gets ``1 - (1 - p) sum_{j != i} r_j / sum_{j != least} r_j``,
-    and the rest is shared by the ratio. With equal places every preferred arm gets p.
-    """
-    least, total = min(ratio), sum(ratio)
-    high = 1 - (1 - p) * Fraction(total - ratio[preferred], total - least)
-    rest = total - ratio[preferred]
-    return tuple(high if a == preferred else (1 - high) * Fraction(r, rest) for a, r in enumerate(ratio))
-
-
-def imbalances(
-    entered: Sequence[tuple[tuple[str, ...], int]],
-    levels: Sequence[str],
-    *,
-    ratio: Sequence[int],
-    weights: Sequence[Fraction],
-    measure: str,
-) -> list[float]:
-    """Weighted imbalance over the factors if a site with these levels went to each arm (Pocock and Simon 1975)."""
-    out = []
-    for arm in range(len(ratio)):
-        total = 0.0
-        for f, w in enumerate(weights):
-            counts = np.zeros((1, len(ratio)))
-            for seen, code in entered:
-                if seen[f] == levels[f]:
-                    counts[0, code] += 1
-            counts[0, arm] += 1
-            total += float(w) * float(_spread(counts / np.array(ratio, dtype=np.float64), measure)[0])
-        out.append(total)
-    return out
-
-
-def _spread(counts: np.ndarray[Any, np.dtype[np.float64]], measure: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Range, standard deviation or variance over the arms, a row of counts at a time."""
-    if measure == "range":
-        return np.asarray(counts.max(axis=1) - counts.min(axis=1))
-    variance = np.asarray(counts.var(axis=1, ddof=1))
-    return np.sqrt(variance) if measure == "sd" else variance
 
 
 def _as_line(entry: Entry) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Plan(ABC):
 
     scheme: ClassVar[str]
     schemes: ClassVar[dict[str, type[Plan]]] = {}
+    # what the commitment binds, in words
+    commits_to: ClassVar[str] = "the plan, its arms, its sites and its rule for the seed"
 
     id: str
     rows: tuple[str, ...]

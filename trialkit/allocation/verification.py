@@ -17,6 +17,7 @@ from trialkit.allocation import canonical, seeds
 from trialkit.allocation.amendments import amendment_words
 from trialkit.allocation.certificate import Certificate, as_certificate
 from trialkit.allocation.log import Log, check_bound, is_attempt
+from trialkit.allocation.minimised import Minimised
 from trialkit.allocation.plans import Plan
 from trialkit.allocation.sites import SiteRecord, read_again
 from trialkit.door import InputError, VerificationError
@@ -286,7 +287,7 @@ def _check_commitment(plan: Plan, commitment: str | None, checks: list[tuple[str
         return False
     said = commitment.strip().lower()
     if said == plan.commitment:
-        checks.append(("commitment", "the plan, its arms, its sites and its rule for the seed are those published before the draw"))
+        checks.append(("commitment", f"{plan.commits_to} are those published before the draw"))
         return True
     if said == plan.digest:
         checks.append(("commitment", "the plan is the one published before the draw"))
@@ -330,10 +331,12 @@ def _check_log(
     if record.get("log_head") is not None:
         last = next(line["n"] for line in lines if line["sha256"] == record["log_head"])
         counted = sum(is_attempt(line) for line in of_plan if line["n"] <= last)
-        if counted != record.get("attempts"):
+        if counted != (record.get("attempts") or 0):
             raise VerificationError(
                 f"the certificate says it came of attempt {door.printable(record.get('attempts'))}, the log counts {counted} up to then."
             )
+        if isinstance(plan, Minimised) and [x["site"] for x in of_plan if x["event"] == "entered" and x["n"] <= last] != list(plan.rows):
+            raise VerificationError("the log enters other sites, or in another order, than the certificate.")
     if head is not None:
         if head.strip().lower() not in [line["sha256"] for line in lines]:
             raise VerificationError(

@@ -141,7 +141,7 @@ def allocation_section(
     arms = words.joined(
         [f"{words.counted(int((frame['arm'] == a).sum()), 'site')} {a}" for a in sorted(frame["arm"].dropna().unique(), reverse=True)]
     )
-    attempts = getattr(allocation, "attempts", None)
+    attempts, log_head = getattr(allocation, "attempts", None), getattr(allocation, "log_head", None)
     notes = [str(n) for n in getattr(allocation, "notes", ())]
     anchor = next((n for n in notes if "anchored" in n.lower()), "")
     blocks = [
@@ -153,8 +153,8 @@ def allocation_section(
             ("Seed", getattr(seed, "text", None), True),
             ("Seed source", getattr(seed, "source", None)),
             ("Anchored", anchor or "not known"),
-            ("Attempts at the draw", f"{attempts:,}" if attempts is not None else "no log was kept"),
-            ("Log head", getattr(allocation, "log_head", None), True),
+            ("Attempts at the draw", _attempts(attempts, log_head)),
+            ("Log head", log_head, True),
         ),
     ]
     warning = getattr(allocation, "warning", None)
@@ -187,6 +187,12 @@ def allocation_section(
         except InputError as reason:  # one covariate makes no map
             blocks.append(_text(f"No map of the sites: {reason}", "note"))
     return Section("allocation", "Allocation and balance", tuple(blocks))
+
+
+def _attempts(attempts: int | None, log_head: str | None) -> str:
+    if attempts is not None:
+        return f"{attempts:,}"
+    return "no log was kept" if log_head is None else "one by one, each entry in the log"
 
 
 def _pairing(plan: Any) -> Any:
