@@ -33,11 +33,12 @@ def test_bad_input(code: str, error: str, says: str, namespace: dict[str, Any], 
     with pytest.raises(getattr(door, error)) as caught:
         eval(code, namespace)
     assert says in str(caught.value)
-    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+    lines = str(caught.value).split("\n")  # the ways out stand below the complaint
+    assert len(str(caught.value)) < 600 and len(lines) <= 5 and all(line.isprintable() for line in lines)
 
 
 def test_the_table_is_there() -> None:
-    assert len(ROWS) >= 20
+    assert len(ROWS) >= 45
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed, so the shell lines of the page were not run")
