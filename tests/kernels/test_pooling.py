@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from trialkit._kernels import pooling
 
 CASES = json.loads((Path(__file__).parents[1] / "reference" / "pooling_cases.json").read_text())
