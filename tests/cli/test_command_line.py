@@ -286,3 +286,15 @@ def test_numbers_are_ascii(capsys: pytest.CaptureFixture[str], number: str) -> N
     code, _, err = run(capsys, "power", "--clusters", number, "--cluster-size", 10, "--icc", ".01", "--effect", ".3")
     assert code == 2
     assert "number" in err
+
+
+def test_analyse_writes_all_or_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A picture or table that is in the way is seen before anything is written."""
+    for taken in ("figures/flow.svg", "table2.csv"):
+        folder = tmp_path / taken.replace("/", "_")
+        (folder / taken).parent.mkdir(parents=True)
+        (folder / taken).write_text("mine")
+        code, _, err = run(capsys, "analyse", DATA / "people.csv", "--design", DESIGN, "-o", folder, "--complete-cases")
+        assert code == 3
+        assert taken.split("/")[-1] in err
+        assert [p for p in folder.rglob("*") if p.is_file()] == [folder / taken]

@@ -8,7 +8,7 @@ import typer
 
 from trialkit.cli._show import check_folder, new_folder, print_json, rows, say
 
-TABLES = ("results.csv", "table2.html", "table2.tex", "table2.docx")
+TABLES = ("results.csv", "table2.csv", "table2.html", "table2.tex", "table2.docx")
 
 
 def analyse(
