@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trialkit.allocation import Pairing, exact, exact_if_possible, match_pairs, nearest
+from trialkit import door
+from trialkit.allocation import Pairing, Plan, exact, exact_if_possible, match_pairs, nearest, verify, within_pairs
 from trialkit.allocation.recheck import check_pairing
 from trialkit.door import InputError, PairingError
 
@@ -58,6 +59,18 @@ def test_row_order_changes_nothing(case: dict[str, Any]) -> None:
         assert again.to_dict() == record
         assert again.frame["id"].tolist() == [str(x) for x in shuffled["id"].tolist()]
     check_pairing(json.loads(json.dumps(record)), shuffled)
+
+
+@pytest.mark.parametrize("case", SOLVABLE, ids=lambda c: c["id"])
+def test_each_goes_all_the_way(case: dict[str, Any], tmp_path: Path) -> None:
+    """From the file through plan, draw and certificate to `verify`, which reads the numbers as the matching did."""
+    (tmp_path / "sites.csv").write_text(case["csv"], encoding="utf-8")
+    sites = door.read_table(tmp_path / "sites.csv", text=["id"])
+    plan = within_pairs(solve(case, sites), source=tmp_path / "sites.csv")
+    drawn = plan.draw(seed="a3f1c2d4e5b60718293a4b5c6d7e8f90", seed_source="a test")
+    found = verify(drawn.certificate, tmp_path / "sites.csv", commitment=plan.commitment)
+    assert found.anchored and found.sites == len(sites)
+    assert Plan.from_dict(plan.to_dict()).matched().to_dict() == plan.matched().to_dict()
 
 
 @pytest.mark.parametrize("case", [c for c in CASES["cases"] if c["expected"].get("infeasible")], ids=lambda c: c["id"])

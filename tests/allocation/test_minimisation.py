@@ -231,7 +231,7 @@ def test_a_changed_certificate_is_found(tmp_path: Path) -> None:
         ({**record, "arms": [[s, "control"] for s, _ in record["arms"]]}, "the draw gives intervention"),
         ({**record, "plan": {**record["plan"], "probability": "9/10"}}, "the plan text"),
         ({**record, "plan": {**record["plan"], "measure": "rnge"}}, "unknown measure"),
-        ({**record, "plan": {**record["plan"], "rows": rows[:-1]}}, "order of entry"),
+        ({**record, "plan": {**record["plan"], "rows": rows[:-1]}}, "list of rows"),
     ):
         with pytest.raises(VerificationError, match=says):
             verify(changed, as_table(trial))

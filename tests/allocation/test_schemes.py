@@ -248,6 +248,28 @@ def test_a_changed_list_of_schemes_is_found(tmp_path: Path) -> None:
         Plan.from_dict(record)
 
 
+def test_cells_that_the_columns_do_not_give_are_found() -> None:
+    """A forger who writes another stratification and makes every digest anew."""
+    from dataclasses import replace
+
+    frame = twelve()
+    plan = stratified(frame, id="site", strata=["county"], block_size=2, order="staff")
+    first, second, *rest = plan.cells
+    mixed = tuple(sorted([tuple(sorted((first[0], second[0]))), tuple(sorted((first[1], second[1]))), *rest]))
+    forged = [
+        (replace(plan, cells=mixed), "do not give the cell"),
+        (replace(plan, stratum_of={**plan.stratum_of, "S03": "elsewhere"}), "site S03: the plan puts it in the stratum 'elsewhere'"),
+        (replace(plan, order=None), "do not give the cell"),
+        (replace(plan, rows=(*plan.rows[1:], plan.rows[1])), "list of rows"),
+    ]
+    moved = constrained(frame, id="site", covariates=["budget"], strata=["county"], cutoff=0.5)
+    forged.append((replace(moved, stratum_of={**moved.stratum_of, "S00": "no"}), "site S00: the plan puts it in the stratum 'no'"))
+    for steered, says in forged:
+        with pytest.raises(VerificationError, match=says):
+            steered.recheck()
+    assert plan.recheck() and moved.recheck()
+
+
 # --- all ---
 
 

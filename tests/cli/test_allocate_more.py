@@ -335,12 +335,12 @@ def test_attempts_stand_in_certificate_and_log(drawn: Runner, folder: Path) -> N
     drawn("draw plan.json --seed-file seed.txt --seed-source dice -o b.json", code=3)
     found = drawn.json("verify a.json sites.csv --log plan.json.log")
     assert found["attempts"] == 1 and ["log", "3 lines, unbroken chain; 2 attempt(s) at a draw on this plan"] in found["checks"]
-    # a forger who seals the certificate anew with fewer attempts is met by the log
+    # a forger who seals the certificate anew with another number of attempts is met by the log
     from trialkit.allocation import canonical
 
     record = json.loads((folder / "a.json").read_text())
-    (folder / "a.json").write_text(canonical.dumps(canonical.sealed({**record, "attempts": 0})))
-    assert "says it came of attempt 0, the log counts 1" in drawn("verify a.json sites.csv --log plan.json.log", code=1)[1]
+    (folder / "a.json").write_text(canonical.dumps(canonical.sealed({**record, "attempts": 2})))
+    assert "says it came of attempt 2, the log counts 1" in drawn("verify a.json sites.csv --log plan.json.log", code=1)[1]
 
 
 # --- the design's rules ---

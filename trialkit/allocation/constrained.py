@@ -27,7 +27,7 @@ from trialkit._kernels import draws as hashing
 from trialkit.allocation import methods
 from trialkit.allocation.plans import ARMS, Array, Codes, Plan, check_arms, check_n, check_source, refuse_above
 from trialkit.allocation.sites import SiteRecord, by_bytes
-from trialkit.allocation.stratified import Stratified, check_ratio, strata_of
+from trialkit.allocation.stratified import Stratified, check_ratio, check_rows, check_strata, strata_of
 from trialkit.door import InputError, VerificationError
 from trialkit.results import Result
 
@@ -234,6 +234,8 @@ class Constrained(Plan):
 
     def recheck(self) -> list[tuple[str, str]]:
         """List, score and cut again from the recorded cells: the accepted schemes must come out one by one."""
+        check_rows(self.rows, self.record)
+        check_strata(self.stratum_of, self.record.frame(self.rows), self.strata_columns, self.rows)
         coded = Coded.of(self.record, self.sites, self.covariate_columns, self.weights, self.metric)
         found = choose(self._header, coded, self.arms, self.ratio, self.sites, self.stratum_of, self.cutoff, self.candidates)
         if found.accepted.shape != self.accepted.shape or not np.array_equal(found.accepted, self.accepted):

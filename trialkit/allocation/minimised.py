@@ -16,7 +16,7 @@ from trialkit.allocation import canonical, methods
 from trialkit.allocation.biased_coin import MEASURES, Rule
 from trialkit.allocation.plans import Array, Codes, Plan, check_arms, check_n
 from trialkit.allocation.sites import by_bytes
-from trialkit.allocation.stratified import check_ratio
+from trialkit.allocation.stratified import check_ratio, check_rows
 from trialkit.door import InputError, VerificationError
 
 
@@ -128,8 +128,9 @@ class Minimised(Plan):
 
     def recheck(self) -> list[tuple[str, str]]:
         """The order of entry names every recorded site once, with a level of every factor."""
-        if sorted(self.rows) != sorted(self.record.ids) or [name for name, _ in self.record.columns] != list(self.rule.weights):
-            raise VerificationError("the order of entry, or the factors, are not those of the sites' record.")
+        check_rows(self.rows, self.record)
+        if [name for name, _ in self.record.columns] != list(self.rule.weights):
+            raise VerificationError("the factors are not the columns of the sites' record.")
         return [("entries", f"{len(self.rows)} sites in their order of entry")]
 
     def methods_text(self) -> str:

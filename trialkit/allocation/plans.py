@@ -254,6 +254,7 @@ class Plan(ABC):
             }
             plan = Plan.schemes[scheme].from_detail(record, common)
             text, digest, commitment = record["text"], record["digest"], record["commitment"]
+            made = plan.to_dict()  # here, where an entry that is missing is damage
         except VerificationError:
             raise
         except InputError as error:
@@ -272,6 +273,11 @@ class Plan(ABC):
                 f"{where} does not agree with its commitment: the arms' names, the sites' data or the rule for the seed were changed "
                 "after the plan was locked; take the original."
             )
+        for key, value in made.items():
+            if key not in record or canonical.content(record[key]) != canonical.content(value):
+                raise VerificationError(
+                    f"{where}: its entry {key!r} is not what the rest of it gives: it was changed after the plan was locked."
+                )
         return plan
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:

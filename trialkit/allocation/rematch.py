@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trialkit import door
+from trialkit.allocation import canonical
 from trialkit.allocation.pairing import label
 from trialkit.allocation.recheck import check_pairing
 from trialkit.door import InputError, VerificationError
@@ -62,6 +63,10 @@ def check_matching(plan: WithinPairs) -> list[tuple[str, str]]:
         check_pairing(stored, plan.record.frame())
     except InputError as error:
         raise VerificationError(f"the matching does not hold on the certified sites: {error}") from None
+    again = plan.matched().to_dict()
+    for key in sorted({*again, *stored}):
+        if key not in again or key not in stored or canonical.content(stored[key]) != canonical.content(again[key]):
+            raise VerificationError(f"the record of the matching says {door.printable(key)!r} otherwise than it was written.")
     proof = stored.get("optimality", {})
     how = (
         f"dual certificate holds on {sum(s['edges'] for s in proof.get('strata', [])):,} allowed pairs"

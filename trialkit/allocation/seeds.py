@@ -365,13 +365,18 @@ def from_dict(record: Mapping[str, Any]) -> Seed:
         return Seed(text=text, source=source)
     if not isinstance(evidence, Mapping):
         raise VerificationError(f"the seed is said to come from {door.printable(kind)}, but the certificate holds no evidence of it.")
-    if kind in ("drand", "nist"):
-        seed = beacon(evidence.get("pulse", {}))
-    elif kind == "reveal":
-        parts = [(str(p["who"]), str(p["secret"]), str(p["commitment"])) for p in evidence.get("parts", [])]
-        seed = reveal(parts, digest=str(evidence.get("plan", "")))
-    else:
+    if kind not in ("drand", "nist", "reveal"):
         raise VerificationError(f"the certificate's seed is of an unknown kind, {door.printable(kind)!r}. The file has been edited.")
+    try:
+        if kind == "reveal":
+            parts = [(str(p["who"]), str(p["secret"]), str(p["commitment"])) for p in evidence["parts"]]
+            seed = reveal(parts, digest=str(evidence["plan"]))
+        else:
+            seed = beacon(evidence["pulse"])
+    except VerificationError:
+        raise
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise VerificationError(f"the evidence of the seed is damaged ({error}). Take the original file.") from None
     if seed.text != text or seed.kind != kind:
         raise VerificationError("the seed does not follow from its evidence (the beacon's pulse or the revealed secrets).")
     return Seed(text=text, source=source, kind=str(kind), evidence=dict(evidence))

@@ -129,6 +129,12 @@ class SiteRecord:
             raise VerificationError(
                 f"the record of the sites is damaged ({type(error).__name__}: {error}). Take the original file."
             ) from None
+        if any(kind not in ("number", "text") for _, kind in columns) or not all(
+            x is None or isinstance(x, str) for x in (out.name, out.raw_sha256)
+        ):
+            raise VerificationError(
+                "the record of the sites names a kind of column, a file or a digest that is none. Take the original file."
+            )
         short = [identifier for identifier, row in cells.items() if len(row) != len(columns)]
         if short or len(cells) != len(record["cells"]):
             named = short[0] if short else "a site that stands twice"

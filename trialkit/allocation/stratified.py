@@ -45,6 +45,8 @@ class Stratified(Plan):
         The sites shuffled together: a stratum, or a block of one; by UTF-8 bytes.
     stratum_of : mapping of id to str
         In words, for the allocation's table.
+    strata_columns, block_size, order
+        What the cells were made by; see `stratified`.
     """
 
     scheme: ClassVar[str] = "stratified"
@@ -53,6 +55,9 @@ class Stratified(Plan):
     misfits: str
     cells: tuple[tuple[str, ...], ...]
     stratum_of: Mapping[str, str]
+    strata_columns: tuple[str, ...] = ()
+    block_size: int | None = None
+    order: str | None = None
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio, self.arms)
@@ -270,6 +275,9 @@ class Stratified(Plan):
         return {
             "ratio": list(self.ratio),
             "misfits": self.misfits,
+            "strata_columns": list(self.strata_columns),
+            "block_size": self.block_size,
+            "order": self.order,
             "cells": [list(c) for c in self.cells],
             "strata": [[s, self.stratum_of[s]] for s in by_bytes(list(self.stratum_of))],
         }
@@ -282,14 +290,26 @@ class Stratified(Plan):
             misfits=str(record["misfits"]),
             cells=tuple(tuple(str(s) for s in c) for c in record["cells"]),
             stratum_of={str(s): str(stratum) for s, stratum in record["strata"]},
+            strata_columns=tuple(str(c) for c in record["strata_columns"]),
+            block_size=record["block_size"],
+            order=record["order"],
             **common,
         )
 
     def recheck(self) -> list[tuple[str, str]]:
-        """The cells hold the recorded sites, once each."""
-        for s in self.record.ids:
-            if s not in set(self.sites):
-                raise VerificationError(f"site {door.printable(s)} is in the sites' record and not in the plan.")
+        """The cells are those that the recorded columns give."""
+        check_rows(self.rows, self.record)
+        frame = self.record.frame(self.rows)
+        check_strata(self.stratum_of, frame, self.strata_columns, self.rows)
+        try:
+            made = _cells(frame, self.rows, self.stratum_of, self.block_size, self.order, sum(self.ratio))
+        except (InputError, TypeError) as error:
+            raise VerificationError(f"the cells of the plan do not come out again: {error}") from None
+        for cell in self.cells:
+            if cell not in made:
+                raise VerificationError(f"site {door.printable(cell[0])}: the recorded columns do not give the cell {', '.join(cell)}.")
+        if len(made) != len(self.cells):
+            raise VerificationError(f"the plan has {len(self.cells)} cells where the recorded columns give {len(made)}.")
         return [("strata", f"{len(set(self.stratum_of.values()))} strata, {len(self.cells)} cells hold every site once")]
 
     def methods_text(self) -> str:
@@ -356,6 +376,26 @@ def _arrangements(n: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
             yield from fill(inner, arm + 1, tuple(p for p in free if p not in taken))
 
     yield from fill([UNASSIGNED] * n, 0, tuple(range(n)))
+
+
+def check_rows(rows: Sequence[str], record: SiteRecord) -> None:
+    """The plan's rows are the recorded sites, once each."""
+    if sorted(rows) != sorted(record.ids):
+        raise VerificationError("the plan's list of rows is not the list of its sites.")
+
+
+def check_strata(stratum_of: Mapping[str, str], frame: pd.DataFrame, columns: Sequence[str], rows: Sequence[str]) -> None:
+    """Each site's stratum in words is that of its recorded columns."""
+    try:
+        made = strata_of(frame, columns, rows, where="the sites' record")
+    except InputError as error:
+        raise VerificationError(f"the strata do not come out again: {error}") from None
+    for s in rows:
+        if stratum_of.get(s) != made[s]:
+            raise VerificationError(
+                f"site {door.printable(s)}: the plan puts it in the stratum {door.printable(stratum_of.get(s))!r}, "
+                f"its recorded columns in {made[s]!r}."
+            )
 
 
 def strata_of(frame: pd.DataFrame, columns: Sequence[str], ids: Sequence[str], *, where: str) -> dict[str, str]:
@@ -432,6 +472,9 @@ def stratified(
     stratum = strata_of(frame, columns, rows, where="the sites table")
     cells = _cells(frame, rows, stratum, block_size, order, sum(places))
     plan = Stratified(
+        strata_columns=tuple(columns),
+        block_size=block_size,
+        order=order,
         id=id,
         rows=tuple(rows),
         record=record,
@@ -553,8 +596,7 @@ class Simple(Plan):
 
     def recheck(self) -> list[tuple[str, str]]:
         """The plan holds the recorded sites."""
-        if set(self.rows) != set(self.record.ids):
-            raise VerificationError("the plan's list of rows is not the list of its sites.")
+        check_rows(self.rows, self.record)
         return []
 
     def methods_text(self) -> str:

@@ -151,7 +151,7 @@ def verify(
         notes.append("The certificate's layout (white space, order of lines) is not as it was written; its content is. No meaning is lost.")
     anchored = _check_commitment(plan, commitment, checks, notes)
     seed_ok, why = seeds.anchored(seed, plan.seed_rule)
-    _check_claims(record, seed_ok, why)
+    _check_claims(plan, record, seed, seed_ok, why)
     checks.append(("seed", why))
     if seed_ok and not (commitment is not None and commitment.strip().lower() == plan.commitment):
         notes.append("The seed is the one that the plan names; only the longer commitment can show that it was named before the draw.")
@@ -248,7 +248,7 @@ def _check_arms(plan: Plan, record: Mapping[str, Any], codes: Any, checks: list[
             raise VerificationError(f"site {door.printable(s)}: the draw gives {arm}, the certificate says {door.printable(claimed[s])}.")
     if order != list(plan.sites):
         extra = [s for s in order if s not in set(plan.sites)]
-        named = extra[0] if extra else next(a for a, b in zip(order, plan.sites, strict=False) if a != b)
+        named = extra[0] if extra else next((a for a, b in zip(order, plan.sites, strict=False) if a != b), order[-1])
         raise VerificationError(f"site {door.printable(named)} stands in the certificate's arms where the plan has none or another.")
     checks.append(("arms", f"{len(plan.sites)} sites as certified"))
 
@@ -265,17 +265,18 @@ def _check_balance(plan: Plan, record: Mapping[str, Any], codes: Any, checks: li
     if len(made) != len(claimed):
         raise VerificationError(f"the balance table has {len(claimed)} rows where the sites give {len(made)}.")
     for row, seen in zip(made.to_dict(orient="records"), claimed, strict=True):
+        names = [row["covariate"], row["level"] if isinstance(row["level"], str) else None, row["arm"]]
+        if not isinstance(seen, Mapping) or [seen.get(k) for k in ("covariate", "level", "arm")] != names:
+            raise VerificationError(f"the balance table has another row where the sites give {row['covariate']!r}.")
         for key in shown:
-            value = float(row[key])
-            there = seen.get(key) if isinstance(seen, Mapping) else None
-            agree = (
-                there is None
-                if not np.isfinite(value)
-                else isinstance(there, int | float) and abs(there - value) <= 1e-9 * max(1.0, abs(value))
-            )
-            if not agree or seen.get("covariate") != row["covariate"]:
+            value, there = float(row[key]), seen.get(key)
+            if np.isfinite(value):
+                agree = isinstance(there, int | float) and abs(there - value) <= 1e-9 * max(1.0, abs(value))
+            else:
+                agree = there is None
+            if not agree:
                 raise VerificationError(
-                    f"balance of {row['covariate']!r}: the arms give {key} = {value:.6g}, the certificate says {there}."
+                    f"balance of {row['covariate']!r}: the arms give {key} = {value:.6g}, the certificate says {door.printable(there)}."
                 )
     if len(made):
         checks.append(("balance", f"{len(made)} rows as certified"))
@@ -301,11 +302,28 @@ def _check_commitment(plan: Plan, commitment: str | None, checks: list[tuple[str
     )
 
 
-def _check_claims(record: Mapping[str, Any], seed_ok: bool, why: str) -> None:
+def _check_claims(plan: Plan, record: Mapping[str, Any], seed: seeds.Seed, seed_ok: bool, why: str) -> None:
+    """What the certificate says about its seed and its log beyond what decides the arms."""
     entry = record["seed"]
-    if entry.get("anchored") != seed_ok or entry.get("anchor") != why:
+    if entry.get("anchored") is not seed_ok or entry.get("anchor") != why:
         raise VerificationError(
             f"the certificate says of its seed: {door.printable(entry.get('anchor'))}; what follows from its evidence is: {why}."
+        )
+    follows = {
+        **seed.to_dict(),
+        "bits_at_most": round(seed.bits, 1),
+        "warning": seeds.shortage(seed, plan.n_assignments),
+    }
+    for key, value in follows.items():
+        if entry.get(key, ...) != value:
+            raise VerificationError(
+                f"the certificate's seed says {key} = {door.printable(entry.get(key))}; what follows is {door.printable(value)}."
+            )
+    head, attempts = record.get("log_head"), record.get("attempts")
+    counted = isinstance(attempts, int) and not isinstance(attempts, bool) and attempts >= 1
+    if not (head is None or isinstance(head, str)) or not (attempts is None or (counted and head is not None)):
+        raise VerificationError(
+            f"the certificate counts {door.printable(attempts)} attempts under the log head {door.printable(head)}, which cannot be."
         )
 
 
