@@ -48,11 +48,16 @@ def pairs_layout(comparison: Any) -> Layout:
     """What matching bought, as printed, from ``compare_pairings``: the pairs beside nearest-first and random ones."""
     rows = []
     for r in records(comparison.frame):
-        numbers = (plain_number(r[c]) for c in ("total", "mean_gap", "max_gap"))
-        others = (plain_number(r[c]) for c in ("nearest_first", "random_mean", "random_least"))
+        numbers = (_total(r["total"]), plain_number(r["mean_gap"]), _total(r["max_gap"]))
+        others = (_total(r["nearest_first"]), plain_number(r["random_mean"]), _total(r["random_least"]))
         rows.append(Row((in_words(str(r["criterion"])), *numbers, f"{100 * r['share_exact']:.0f}%", *others)))
     heads = ("Criterion, in rank order", "Total", "Mean gap", "Largest gap", "No gap", "Nearest first", "Random, mean", "Random, least")
     return Layout(heads, tuple(rows), "lrrrrrrr", "The pairs beside other pairs of the same sites", tuple(map(str, comparison.notes)))
+
+
+def _total(value: float) -> str:
+    """A sum of whole distances is a whole number."""
+    return f"{value:,.0f}" if float(value).is_integer() else plain_number(value)
 
 
 def frame_layout(frame: pd.DataFrame, title: str, notes: tuple[str, ...], formats: Mapping[str, str] | None = None) -> Layout:
