@@ -13,8 +13,9 @@ export MKL_NUM_THREADS := 1
 demo: $(STAMP)
 	$(BIN)/trialkit demo -o demo --force
 
+# a worker a core; the tests of a file stay together
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "trialkit needs Python 3.11, 3.12 or 3.13 (with venv); none was found. Name one: make PYTHON=/path/to/python3.11"; exit 2; }
