@@ -137,6 +137,31 @@ def test_site_ids(ids: list[str], says: str) -> None:
         door.site_ids(pd.DataFrame({"site": ids}), "site", where="sites.csv")
 
 
+@pytest.mark.parametrize(("label", "case_too"), [("S1 ", False), ("Ｓ1", False), ("S\u200b1", False), ("s1", True), ("Ѕ1", True)])
+def test_one_spelling_of_a_group(label: str, case_too: bool) -> None:
+    sites = pd.Series(["S2", "S1", None, "S1", label, 7], name="site", dtype=object)
+    with pytest.raises(door.InputError, match=r"column 'site': 'S1' \(row 3\) and .* \(row 6\) differ only"):
+        door.one_spelling(sites, where="the table", what="site")
+    if case_too:
+        door.one_spelling(sites, where="the table", what="site", case=False)
+    else:
+        with pytest.raises(door.InputError, match="differ only in spaces or width"):
+            door.one_spelling(sites, where="the table", what="site", case=False)
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (["1", "abc"], "row 3, column 'x': 'abc' is not a number"),
+        (["1", "1e400"], "row 3, column 'x': '1e400' is not a number"),
+        ([1.0, np.inf], "row 3, column 'x': .*inf.* is not a finite number"),
+    ],
+)
+def test_numbers_name_the_cell(cells: list[object], says: str) -> None:
+    with pytest.raises(door.InputError, match=says):
+        door.numbers(pd.DataFrame({"x": cells}), "x", where="the table")
+
+
 def test_missing_column_names_the_nearest() -> None:
     with pytest.raises(door.InputError, match=r"no column 'buget'.*Did you mean 'budget'"):
         door.require_columns(pd.DataFrame({"budget": [1]}), ["buget"], where="sites.csv", why="to match on")
@@ -212,6 +237,8 @@ PEOPLE = pd.DataFrame({"id": ["p1", "p2", "p3"], "clinic": ["A", "A", "B"], "arm
         ({"id": ["p1", "p2", "p1"]}, r"person 'p1' is in two sites, 'A' \(row 2\) and 'B' \(row 4\)"),
         ({"id": ["p1", "p1", "p3"]}, "person 'p1' stands in rows 2 and 3"),
         ({"arm": ["x", "z", "y"]}, "row 3: the arm 'z' is not one of"),
+        ({"clinic": ["A", "a", "B"]}, r"'clinic': 'A' \(row 2\) and 'a' \(row 3\) differ only"),
+        ({"clinic": ["A", "A ", "B"]}, "differ only"),
         ({"arm": ["x", "y", "y"]}, r"site 'A' is in more than one arm, 'x' \(row 2\) and 'y' \(row 3\)"),
     ],
 )

@@ -370,10 +370,44 @@ def require_columns(frame: pd.DataFrame, columns: Iterable[str], *, where: str, 
 _CONFUSABLE = str.maketrans("асеорхуіјѕԁһкмтвнαβεικνορτυχ", "aceopxyijsdhkmtbhabeiknoptyx")
 
 
-def _skeleton(identifier: str) -> str:
-    """Ids that a person would read as the same: white space, case and width folded away."""
-    folded = unicodedata.normalize("NFKC", identifier).casefold().translate(_CONFUSABLE)
+def _skeleton(identifier: str, *, case: bool = True) -> str:
+    """Ids that a person would read as the same: white space, width and (with `case`) case and alphabet folded away."""
+    if not case and identifier.isascii() and identifier.isprintable() and " " not in identifier:
+        return identifier
+    folded = unicodedata.normalize("NFKC", identifier)
+    if case:
+        folded = folded.casefold().translate(_CONFUSABLE)
     return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc"))
+
+
+def one_spelling(column: pd.Series[Any], *, where: str, what: str, case: bool = True) -> None:
+    """Refuse a column whose labels, one name a group, hold a group in two spellings that a person would read as the same.
+
+    Parameters
+    ----------
+    column : Series
+        Labels with repetitions, such as the site of every person; missing cells and numbers are passed over.
+    where, what : str
+        The table and the kind of group, for the message.
+    case : bool, default True
+        Whether case and look-alike letters of other alphabets count as the same; without it only spaces, width and characters
+        that do not show.
+
+    Raises
+    ------
+    InputError
+        Names the two spellings and the row in which each is met first.
+    """
+    looks: dict[str, str] = {}
+    for label in (v for v in pd.unique(column) if isinstance(v, str) and v.strip()):
+        other = looks.setdefault(_skeleton(label, case=case), label)
+        if other != label:
+            cells = column.tolist()
+            raise InputError(
+                f"{where}, column {str(column.name)!r}: {printable(other)!r} (row {cells.index(other) + 2}) and {printable(label)!r} (row "
+                f"{cells.index(label) + 2}) differ only in spaces{', case' if case else ''} or width, so they could be the same {what} "
+                "and would be counted as two. Make them the same or clearly different."
+            )
 
 
 def site_ids(frame: pd.DataFrame, column: str, *, where: str, what: str = "site") -> list[str]:
@@ -426,6 +460,7 @@ def check_people(frame: pd.DataFrame, *, person: str | None, site: str, arm: str
     people = [cell_text(v).strip() for v in frame[person].tolist()] if person is not None else []
     sites = [cell_text(v).strip() for v in frame[site].tolist()]
     allocated = [cell_text(v).strip() for v in frame[arm].tolist()]
+    one_spelling(frame[site], where=where, what="site")
     seen: dict[str, int] = {}
     for k, identifier in enumerate(people):
         if not identifier:
@@ -481,14 +516,21 @@ def zero_one(frame: pd.DataFrame, column: str, *, where: str, why: str) -> np.nd
 def numbers(frame: pd.DataFrame, column: str, *, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A column as float64, NaN where missing; text that is not an ASCII number is an error naming row and cell."""
     require_columns(frame, [column], where=where, why="as numbers")
-    out = np.empty(len(frame))
-    for k, value in enumerate(frame[column].tolist()):
-        number = _decimal(value)
-        if number is _BAD:
-            raise InputError(
-                f"{where}, row {k + 2}, column {column!r}: {printable(value)!r} is not a number. Correct the cell or leave it empty."
-            )
-        out[k] = np.nan if number is None else float(number)
+    cells = frame[column]
+    kind = "a number"
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        kind = "a finite number"
+        out = cells.to_numpy(dtype=np.float64, na_value=np.nan)
+        bad = np.flatnonzero(np.isinf(out))
+    else:
+        exact = [_decimal(value) for value in cells.tolist()]
+        out = np.array([np.nan if number is None else float(number) for number in exact])
+        bad = np.flatnonzero([number is _BAD or np.isinf(x) for number, x in zip(exact, out, strict=True)])
+    if len(bad):
+        raise InputError(
+            f"{where}, row {bad[0] + 2}, column {column!r}: {printable(cells.iloc[bad[0]])!r} is not {kind}. "
+            "Correct the cell or leave it empty."
+        )
     return out
 
 

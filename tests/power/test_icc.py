@@ -205,7 +205,7 @@ def test_an_estimate_can_be_planned_with(sprays):
     [
         ({"outcome": "z"}, "z"), ({"cluster": "Site"}, "site"), ({"method": "anov"}, "anova"),
         ({"interval": "profile"}, "does not go with"),
-        ({"interval": "serle"}, "searle"), ({"conf_level": 95}, "conf_level"), ({"outcome": "arm"}, "not numeric"),
+        ({"interval": "serle"}, "searle"), ({"conf_level": 95}, "conf_level"), ({"outcome": "arm"}, "row 2.*is not a number"),
         ({"cluster": "arm", "adjust": "arm"}, "between"),
         ({"method": "fleiss-cuzick"}, "0 or 1"), ({"scale": "latent"}, "0 or 1"), ({"scale": "log"}, "scale"), ({"adjust": "sex"}, "sex"),
     ],

@@ -15,7 +15,7 @@ from scipy import optimize, stats
 
 from trialkit._kernels import icc as kernel
 from trialkit._kernels import reml
-from trialkit.door import InputError, few, require_columns, unknown_word
+from trialkit.door import InputError, few, numbers, one_spelling, require_columns, unknown_word
 from trialkit.power.outcomes import proportion_icc
 from trialkit.results import Result
 
@@ -364,16 +364,11 @@ def _read(
     complete = (used.notna() & ~blank).all(axis=1).to_numpy()
     used = frame.loc[complete]
     left_out = int((~complete).sum())
-    column = used[outcome]
-    if pd.api.types.is_bool_dtype(column.dtype):
-        column = column.astype(float)
-    if not pd.api.types.is_numeric_dtype(column.dtype):
-        raise InputError(
-            f"column {outcome!r} is not numeric ({few(column.head(3).tolist())}): an ICC needs numbers, a binary outcome 0 and 1."
-        )
-    y = column.to_numpy(dtype=float)
-    if not np.isfinite(y).all():
-        raise InputError(f"column {outcome!r} holds infinite values.")
+    if pd.api.types.is_bool_dtype(used[outcome].dtype):
+        y = used[outcome].to_numpy(dtype=float)
+    else:
+        y = numbers(frame, outcome, where="the data")[complete]
+    one_spelling(frame[cluster], where="the data", what="cluster", case=False)
     codes, names = pd.factorize(used[cluster], sort=True)
     if len(names) < 2:
         raise InputError(
