@@ -39,7 +39,9 @@ class Columns(Block):
     """Which column of the participants' table is what.
 
     `rater` names the column that says which kind of person a row is (``role``: peer or supervisor); without
-    it everybody answers every outcome. `pair` is needed only when pairs enter the analysis.
+    it everybody answers every outcome. `pair` is needed only when pairs enter the analysis. `subcluster` names a third
+    level between person and site (team, ward, class), which gets a random intercept of its own; where the rows are
+    repeated measurements it is the person, and `person` the measurement.
     """
 
     person: str = "person"
@@ -47,6 +49,7 @@ class Columns(Block):
     pair: str | None = None
     arm: str = "arm"
     rater: str | None = None
+    subcluster: str | None = None
 
 
 class Arms(Block):
@@ -274,6 +277,8 @@ class TrialDesign(Block):
             roles["pair"] = self.columns.pair
         if self.columns.rater:
             roles["rater"] = self.columns.rater
+        if self.columns.subcluster:
+            roles["subcluster"] = self.columns.subcluster
         used: dict[str, str] = {}
         for role, column in roles.items():
             if column in used:
@@ -300,6 +305,10 @@ class TrialDesign(Block):
                 raise ValueError(f"covariates: {covariate.name!r} is the {used[covariate.name]} column; the model has it already")
         if self.analysis.pair_effects != "none" and self.columns.pair is None:
             raise ValueError(f"analysis: pair_effects = {self.analysis.pair_effects!r} needs [columns] pair")
+        if self.analysis.pair_effects == "random" and self.columns.subcluster is not None:
+            raise ValueError(
+                "analysis: random effects of pair, site and subcluster together are not fitted; say pair_effects = 'fixed' or 'none'"
+            )
         return self
 
     @classmethod
@@ -332,8 +341,9 @@ class TrialDesign(Block):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the design's canonical JSON."""
-        return sha256_bytes(self.model_dump_json().encode())
+        """SHA-256 of the design's canonical JSON. A key that came later is left out at its default, and so moves no earlier digest."""
+        later: Any = None if self.columns.subcluster else {"columns": {"subcluster"}}
+        return sha256_bytes(self.model_dump_json(exclude=later).encode())
 
     def for_rater(self, rater: str | None) -> tuple[Outcome, ...]:
         """The outcomes asked of one kind of person (those without a rater are asked of everybody)."""
@@ -351,6 +361,7 @@ class TrialDesign(Block):
         """Columns that are labels, never numbers: ids, arm, rater, categorical covariates."""
         c = self.columns
         roles = [c.person, c.site, c.arm, *([c.pair] if c.pair else []), *([c.rater] if c.rater else [])]
+        roles += [c.subcluster] if c.subcluster else []
         return (*roles, *(v.name for v in self.covariates if v.type == "categorical"))
 
 

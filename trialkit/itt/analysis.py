@@ -168,7 +168,7 @@ _WHY = {
     "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
     "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
     "no_within_df": "the covariates use up every difference within sites",
-    "confounded": "pair, site and residual variance cannot be told apart",
+    "confounded": "the variances of pairs, sites, subclusters and people cannot be told apart",
 }
 
 
@@ -183,6 +183,7 @@ class _Fits:
     icc: Array
     site_variance: Array
     pair_variance: Array  # NaN without a random pair
+    subcluster_variance: Array  # NaN without a third level
     residual_variance: Array
     singular: NDArray[np.bool_]
     status: str
@@ -208,7 +209,7 @@ def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
     bad = next((f.status for f in fitted if f.status not in ("ok", "singletons")), "")
     if bad:
         return Fitted(one, None, _WHY.get(bad, bad))
-    return Fitted(one, _infer(fitted, one.sd, plan, pair=one.pair is not None), "")
+    return Fitted(one, _infer(fitted, one.sd, plan, pair=one.pair is not None, third=one.subcluster is not None), "")
 
 
 def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequence[NDArray[np.intp]]) -> list[Any]:
@@ -218,7 +219,7 @@ def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequ
     return [reml.fit(x, y, groups) for x, y in zip(matrices, responses, strict=True)]
 
 
-def _infer(fitted: Sequence[Any], sd: Array, plan: AnalysisPlan, *, pair: bool) -> _Fits:
+def _infer(fitted: Sequence[Any], sd: Array, plan: AnalysisPlan, *, pair: bool, third: bool) -> _Fits:
     rule = small_sample.kenward_roger if plan.inference == "kenward-roger" else small_sample.satterthwaite
     m = len(fitted)
     estimate, std_error, df = np.empty(m), np.empty(m), np.empty(m)
@@ -229,15 +230,18 @@ def _infer(fitted: Sequence[Any], sd: Array, plan: AnalysisPlan, *, pair: bool) 
         estimate[k], std_error[k], df[k] = found.estimate[0], found.std_error[0], found.df[0]
     variances = np.array([np.where(f.identified, f.variances, np.nan) for f in fitted])
     residual = np.array([f.sigma2 for f in fitted])
-    between = variances.sum(axis=1)
+    # variances stand outermost first; two people of a site share its variance and its pair's, not their subclusters'
+    inner = variances[:, -1] if third else np.zeros(m)
+    between = variances[:, :-1].sum(axis=1) if third else variances.sum(axis=1)
     return _Fits(
         estimate=estimate,
         std_error=std_error,
         df=df,
         sd=sd,
-        icc=between / (between + residual),
-        site_variance=variances[:, -1],
+        icc=between / (between + inner + residual),
+        site_variance=variances[:, 0] if third else variances[:, -1],
         pair_variance=variances[:, 0] if pair else np.full(m, np.nan),
+        subcluster_variance=inner if third else np.full(m, np.nan),
         residual_variance=residual,
         singular=np.array([bool((f.boundary & f.identified).any()) for f in fitted]),
         status=fitted[0].status,
@@ -341,6 +345,7 @@ def _detail(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
         "df_high": nan if f is None else float(f.df.max()),
         "site_variance": nan if f is None else float(f.site_variance.mean()),
         "pair_variance": nan if f is None else float(f.pair_variance.mean()),
+        **({} if one.subcluster is None else {"subcluster_variance": nan if f is None else float(f.subcluster_variance.mean())}),
         "residual_variance": nan if f is None else float(f.residual_variance.mean()),
         "columns_left_out": ", ".join(one.left_out),
         "problem": done.reason,
@@ -367,6 +372,11 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     )
     notes.append(f"estimate is {what}, {design.arms.intervention} minus {design.arms.reference}.")
     notes += weighting_note(design)
+    if m > 1 and design.columns.subcluster is not None:
+        notes.append(
+            f"Imputation by `impute` has a random intercept for {design.columns.site} and none for {design.columns.subcluster}: imputed "
+            f"values of one {design.columns.subcluster} are as alike as those of two."
+        )
     if fitted:
         low, high = min(one.fits.df.min() for one in fitted), max(one.fits.df.max() for one in fitted)  # type: ignore[union-attr]
         notes.append(
@@ -413,6 +423,8 @@ def _of(fits: _Fits | None, m: int) -> str:
 
 def _pair_words(design: TrialDesign) -> str:
     site = f"a random intercept for {design.columns.site}"
+    if design.columns.subcluster is not None:
+        site = f"random intercepts for {design.columns.site} and {design.columns.subcluster} within it"
     return {
         "none": site,
         "random": f"random intercepts for {design.columns.pair} and {design.columns.site}",

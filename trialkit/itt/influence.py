@@ -144,6 +144,7 @@ def _without(one: Prepared, gone: NDArray[np.bool_]) -> Prepared:
         arm=arm,
         site=site,
         pair=None if one.pair is None else one.pair[kept],
+        subcluster=None if one.subcluster is None else one.subcluster[kept],
         responses=[y[kept] for y in one.responses],
         matrices=matrices,
         sites=sites,

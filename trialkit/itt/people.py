@@ -1,7 +1,7 @@
 """Who is in which site and arm: the structure every analysis shares, checked once.
 
-A person belongs to one site, a site to one arm and to at most one pair. A table that says otherwise is refused by name, because every
-number that follows would rest on the wrong unit.
+A person belongs to one site, a site to one arm and to at most one pair; a subcluster lies within its site. A table that says otherwise is
+refused by name, because every number that follows would rest on the wrong unit.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class People:
         The kind of person, as text.
     population : str
         What was declared, for the notes.
+    subcluster : array (n,) or None
+        Codes of the third level, when the design names one; the same label in two sites is two subclusters.
     """
 
     rows: NDArray[np.intp]
@@ -51,6 +53,7 @@ class People:
     pairs: tuple[str, ...]
     rater: NDArray[Any] | None
     population: str
+    subcluster: Codes | None = None
 
     def asked(self, rater: str | None) -> NDArray[np.intp]:
         """Places (into `rows`) of the people an outcome is asked of."""
@@ -65,8 +68,8 @@ def read_people(frame: pd.DataFrame, design: TrialDesign) -> People:
     Raises
     ------
     InputError
-        A column is absent; a site or arm is missing; a person is in two sites or listed twice; a site is in two arms or two pairs; an
-        arm is not one of the design's; an outcome's rater is nobody in the table.
+        A column is absent; a site, arm or subcluster is missing; a person is in two sites or listed twice; a site is in two arms or two
+        pairs; an arm is not one of the design's; an outcome's rater is nobody in the table.
     """
     c = design.columns
     require_columns(frame, [c.person], where=WHERE, why="as the person ([columns] person)")
@@ -93,6 +96,12 @@ def read_people(frame: pd.DataFrame, design: TrialDesign) -> People:
         own[alone] = len(pairs) + np.arange(len(alone))
         pair = np.where(pair < 0, own[site], pair).astype(np.intp)
         pairs = (*pairs, *(f"(alone) {sites[s]}" for s in alone))
+    subcluster: Codes | None = None
+    if c.subcluster is not None:
+        require_columns(frame, [c.subcluster], where=WHERE, why="as the level between person and site ([columns] subcluster)")
+        inner, labels = _labels(frame, c.subcluster, rows)
+        _none_missing(inner, c.subcluster, "subcluster", rows, frame, c.person)
+        subcluster = np.unique(site * len(labels) + inner, return_inverse=True)[1].astype(np.intp)
     rater = None
     if c.rater is not None:
         codes, kinds = _labels(frame, c.rater, rows)
@@ -103,7 +112,7 @@ def read_people(frame: pd.DataFrame, design: TrialDesign) -> People:
                     f"{WHERE}: nobody has {c.rater} = {outcome.rater!r}, who should answer {outcome.name!r}. "
                     f"The column holds: {few(kinds)}. Correct the column or the outcome's rater."
                 )
-    return People(rows, site, sites, treated, pair, pairs, rater, design.imputation.population)
+    return People(rows, site, sites, treated, pair, pairs, rater, design.imputation.population, subcluster)
 
 
 def _population(frame: pd.DataFrame, design: TrialDesign) -> NDArray[np.intp]:

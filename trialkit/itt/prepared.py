@@ -64,6 +64,8 @@ class Prepared:
         Columns that are constant or combinations of others.
     reason : str
         Why it cannot be analysed; empty when it can.
+    subcluster : array (n,) or None
+        Codes of the third level, when the design names one.
     """
 
     outcome: Outcome
@@ -82,6 +84,7 @@ class Prepared:
     formula: str
     left_out: tuple[str, ...] = ()
     reason: str = ""
+    subcluster: Rows | None = None
 
     @property
     def n(self) -> int:
@@ -91,7 +94,8 @@ class Prepared:
     @property
     def groups(self) -> list[Rows]:
         """Grouping codes of the random part, outermost first."""
-        return [self.site] if self.pair is None else [self.pair, self.site]
+        inner = [] if self.subcluster is None else [self.subcluster]
+        return [self.site, *inner] if self.pair is None else [self.pair, self.site]
 
 
 def prepare(data: Any, design: TrialDesign, *, denominator: str, scale: str) -> tuple[list[pd.DataFrame], People, list[Prepared]]:
@@ -149,6 +153,7 @@ def _same_people(first: pd.DataFrame, table: pd.DataFrame, design: TrialDesign, 
         c.arm,
         *([c.rater] if c.rater else []),
         *([c.pair] if c.pair and design.analysis.pair_effects != "none" else []),
+        *([c.subcluster] if c.subcluster else []),
     ]
     population = design.imputation.population
     require_columns(table, roles, where=f"imputed table {k}", why="as in the first")
@@ -283,6 +288,7 @@ def _prepare(
         sites=sites,
         sizes=(int(present.min()), int(present.max())) if len(present) else (0, 0),
         formula=_formula(design, baseline, outcome),
+        subcluster=None if people.subcluster is None else people.subcluster[rows],
     )
     if len(sets) > 1 and lost.any():
         columns = _worst_columns(sets, outcome.name, baseline, asked)
@@ -331,8 +337,9 @@ def _worst_columns(sets: Sequence[_Set], outcome: str, baseline: str | None, ask
 
 def _formula(design: TrialDesign, baseline: str | None, outcome: Outcome) -> str:
     c, pairs = design.columns, design.analysis.pair_effects
+    inner = f" + (1|{c.site}:{c.subcluster})" if c.subcluster else ""
     terms = [c.arm, *([baseline] if baseline else []), *(v.name for v in design.covariates), *([str(c.pair)] if pairs == "fixed" else [])]
-    return f"{outcome.name} ~ {' + '.join(terms)}{f' + (1|{c.pair})' if pairs == 'random' else ''} + (1|{c.site})"
+    return f"{outcome.name} ~ {' + '.join(terms)}{f' + (1|{c.pair})' if pairs == 'random' else ''} + (1|{c.site}){inner}"
 
 
 def _matrix(one: _Set, rows: Rows, arm: Array, baseline: str | None, people: People, design: TrialDesign) -> tuple[Array, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from trialkit.simulation.scenario import PlantedOutcome, Scenario
-from trialkit.simulation.trial import flow_names, item_names
+from trialkit.simulation.trial import COMPLIED, SESSIONS, flow_names, item_names
 
 
 def codebook(scenario: Scenario) -> pd.DataFrame:
@@ -43,6 +43,9 @@ def _people(scenario: Scenario) -> list[dict[str, str]]:
     c = design.columns
     prefixes = ", ".join(f"{p.prefix}001 ... ({p.label or p.role})" for p in scenario.people)
     rows = [_row(f, c.person, "person", prefixes), _row(f, c.site, "the person's site", "as in sites.csv")]
+    if c.subcluster is not None and scenario.subclusters is not None:
+        mark = f"{scenario.sites.prefix}01-{scenario.subclusters.prefix}1, ..."
+        rows.append(_row(f, c.subcluster, f"{c.subcluster.replace('_', ' ')}, within the site", mark))
     if c.pair is not None:
         rows.append(_row(f, c.pair, "matched pair of the site", "P01, ...", "the site was randomised by itself"))
     rows.append(_row(f, c.arm, "arm of the site", f"{design.arms.reference} (reference) | {design.arms.intervention}"))
@@ -58,6 +61,10 @@ def _people(scenario: Scenario) -> list[dict[str, str]]:
             rows.append(_row(f, name, what, "1 yes | 0 no"))
     if design.flow is not None and scenario.attendance is not None:
         rows += [_row(f, s, "attended the session", "1 yes | 0 no", "control arm") for s in design.flow.sessions]
+    if scenario.attendance is not None and any(o.effect_of != "assignment" for o in scenario.outcomes):
+        enough = scenario.attendance.complier
+        rows.append(_row(f, SESSIONS, "sessions attended, 0 in the control arm", "count, 0 and up"))
+        rows.append(_row(f, COMPLIED, f"attended at least {enough} session{'s' * (enough > 1)}, 0 in the control arm", "1 yes | 0 no"))
     everybody = {p.role for p in scenario.people}
     for t in scenario.traits:
         values = " | ".join(t.levels) if t.levels else "number"

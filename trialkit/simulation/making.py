@@ -37,7 +37,7 @@ class OutcomePlan:
     sign : float
         +1 when higher is better, -1 when lower is.
     variance : mapping
-        Of the underlying score: ``pair``, ``site``; ``person`` is by role, what the traits leave.
+        Of the underlying score: ``pair``, ``site``, ``subcluster``; ``person`` is by role, what the traits leave.
     """
 
     name: str
@@ -50,6 +50,13 @@ class OutcomePlan:
     variance: Mapping[str, float]
     person_variance: tuple[float, ...]
     trait_variance: tuple[float, ...]
+    complier: int = 1
+
+    def dose(self, attended: Floats) -> Floats:
+        """How many times the shift somebody in the intervention arm gets who attends so many sessions."""
+        if self.planted.effect_of == "assignment":
+            return np.ones_like(attended)
+        return attended if self.planted.effect_of == "session" else (attended >= self.complier).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,10 @@ class Drawn:
     sessions : (n, n_sessions) float
         1/0, missing in the control arm.
     outcomes : mapping of name to Waves
+    subcluster : (n,) int or None
+        The third level; codes over all sites.
+    subcluster_of_site : tuple of two (n_subclusters,) int arrays or None
+        The site of each subcluster, and its number there.
     """
 
     sites: SiteList
@@ -114,12 +125,20 @@ class Drawn:
     follow_up: Bools
     sessions: Floats
     outcomes: Mapping[str, Waves] = field(default_factory=dict)
+    subcluster: Ints | None = None
+    subcluster_of_site: tuple[Ints, Ints] | None = None
 
     @property
     def arm(self) -> Ints:
         """(n,) 0/1."""
         codes: Ints = self.arm_of_site[self.site]
         return codes
+
+    @property
+    def attended(self) -> Floats:
+        """(n,) sessions attended; 0 in the control arm and for roles that are not invited."""
+        count: Floats = np.nansum(self.sessions, axis=1)
+        return count
 
 
 @lru_cache(maxsize=32)
@@ -158,9 +177,14 @@ def _outcome_plan(scenario: Scenario, planted: PlantedOutcome) -> OutcomePlan:
         roles=tuple(k for k, p in enumerate(scenario.people) if p.role in asked),
         shift=shift,
         sign=1.0 if declared.direction == "higher" else -1.0,
-        variance={"pair": planted.icc * planted.pair_share, "site": planted.icc * (1.0 - planted.pair_share)},
-        person_variance=tuple(1.0 - planted.icc - v for v in by_role),
+        variance={
+            "pair": planted.icc * planted.pair_share,
+            "site": planted.icc * (1.0 - planted.pair_share),
+            "subcluster": planted.icc_subcluster,
+        },
+        person_variance=tuple(1.0 - planted.icc - planted.icc_subcluster - v for v in by_role),
         trait_variance=by_role,
+        complier=scenario.attendance.complier if scenario.attendance else 1,
     )
 
 
@@ -172,12 +196,16 @@ def draw(plan: Blueprint, seed: int, *, complete: bool = False) -> Drawn:
     role = np.repeat(np.arange(n_roles), sites.sizes.sum(axis=0))
     site = np.concatenate([np.repeat(np.arange(n_sites), sites.sizes[:, k]) for k in range(n_roles)])
     arm_of_site = randomisation.arms(seed)
-    people = _People(scenario, seed, role, site, arm_of_site[site], randomisation.pair, sites)
+    third = subclusters(scenario, seed, site, n_sites)
+    people = _People(scenario, seed, role, site, arm_of_site[site], randomisation.pair, sites, *(third[:2] if third else (None, 0)))
 
     traits = {t.name: _trait(t, people) for t in scenario.traits}
     wellbeing = sum((_trait_effect(t, traits[t.name], people) for t in scenario.traits if t.effects is not None), np.zeros(len(role)))
     factors = _factors(people)
-    full = {o.name: _outcome(o, people, traits, wellbeing, factors) for o in plan.outcomes}
+    scores = {o.name: _scores(o, people, wellbeing, factors) for o in plan.outcomes}
+    sessions = _sessions(plan, people, scores)
+    attended = np.nansum(sessions, axis=1)
+    full = {o.name: _outcome(o, people, traits, scores[o.name], attended) for o in plan.outcomes}
 
     lost = _lost(plan, people, traits, full)
     outcomes = full if complete else {o.name: _with_gaps(o, full[o.name], lost, people) for o in plan.outcomes}
@@ -193,9 +221,34 @@ def draw(plan: Blueprint, seed: int, *, complete: bool = False) -> Drawn:
         baseline=lost.baseline,
         left=lost.left,
         follow_up=lost.follow_up,
-        sessions=_sessions(people),
+        sessions=sessions,
         outcomes=outcomes,
+        subcluster=None if third is None else third[0],
+        subcluster_of_site=None if third is None else (third[2], third[3]),
     )
+
+
+def subclusters(scenario: Scenario, seed: int, site: Ints, n_sites: int) -> tuple[Ints, int, Ints, Ints] | None:
+    """The subcluster of everybody, how many there are, and the site and number of each; None without a third level."""
+    third = scenario.subclusters
+    if third is None:
+        return None
+    held = np.bincount(site, minlength=n_sites)
+    count = np.maximum(np.rint(held / third.size), 1).astype(np.int64) if third.size is not None else np.full(n_sites, third.per_site)
+    first = np.cumsum(count) - count
+    where, number = np.repeat(np.arange(n_sites), count), np.arange(count.sum()) - np.repeat(first, count)
+    if third.cv == 0.0:
+        # dealt out in turn over all roles of the site
+        order = np.argsort(site, kind="stable")
+        turn = np.empty(len(site), dtype=np.int64)
+        turn[order] = np.arange(len(site)) - np.repeat(np.cumsum(held) - held, held)
+        return first[site] + turn % count[site], len(where), where, number
+    weight = np.exp(np.sqrt(np.log1p(third.cv**2)) * Stream(seed, "subclusters", "size").normal(len(where)))
+    upper = np.cumsum(weight)
+    start, total = np.append(0.0, upper)[first], np.bincount(where, weight, minlength=n_sites)
+    u = start[site] + Stream(seed, "subclusters", "places").uniform(len(site)) * total[site]
+    place = np.searchsorted(upper, u, side="right")
+    return np.clip(place, first[site], first[site] + count[site] - 1), len(where), where, number
 
 
 # --- people and what they are -------------------------------------------------------------------------------
@@ -212,6 +265,8 @@ class _People:
     arm: Ints
     pair_of_site: Ints
     sites: SiteList
+    subcluster: Ints | None = None
+    subclusters: int = 0
 
     def normal(self, *names: str) -> Floats:
         """(n,) standard normals, a stream of its own for each role."""
@@ -272,24 +327,38 @@ def _trait_effect(trait: Trait, codes: Ints, people: _People) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _Factors:
-    """What all outcomes of a pair, a site or a person have in common: baseline and new at follow-up, (2, units)."""
+    """What all outcomes of a pair, a site, a subcluster or a person have in common: baseline and new at follow-up, (2, units)."""
 
     pair: Floats
     site: Floats
     person: Floats
+    subcluster: Floats
 
 
 def _factors(people: _People) -> _Factors:
     units = len(people.pair_of_site)
+    inner = (
+        [Stream(people.seed, "factor", "subcluster", w).normal(people.subclusters) for w in ("before", "new")] if people.subclusters else []
+    )
     return _Factors(
         pair=np.stack([Stream(people.seed, "factor", "pair", w).normal(units) for w in ("before", "new")]),
         site=np.stack([Stream(people.seed, "factor", "site", w).normal(units) for w in ("before", "new")]),
         person=np.stack([people.normal("factor", "person", w) for w in ("before", "new")]),
+        subcluster=np.stack(inner) if inner else np.zeros((2, 0)),
     )
 
 
-def _outcome(plan: OutcomePlan, people: _People, traits: Mapping[str, Any], wellbeing: Floats, factors: _Factors) -> Waves:
-    """Both waves of one outcome, complete."""
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Underlying scores at both waves without any intervention, of the people at `rows`."""
+
+    rows: Ints
+    before: Floats
+    after: Floats
+
+
+def _scores(plan: OutcomePlan, people: _People, wellbeing: Floats, factors: _Factors) -> _Scores:
+    """Both waves of one outcome's underlying score."""
     scenario, planted = people.scenario, plan.planted
     common = plan.sign * np.sqrt(scenario.outcome_correlation)
     own = np.sqrt(1.0 - scenario.outcome_correlation)
@@ -302,18 +371,29 @@ def _outcome(plan: OutcomePlan, people: _People, traits: Mapping[str, Any], well
     person = common * factors.person[:, rows] + own * z[:, 2 * units :]
     cluster = np.sqrt(plan.variance["pair"]) * pair[:, people.pair_of_site] + np.sqrt(plan.variance["site"]) * at_site
     spread = np.sqrt(np.array(plan.person_variance))[role]
-    before, new = cluster[:, site] + spread * person
+    inner = cluster[:, site]
+    if people.subcluster is not None:
+        z = Stream(people.seed, "outcome", plan.name, "subcluster").normal(2, people.subclusters)
+        of_subcluster = np.sqrt(plan.variance["subcluster"]) * (common * factors.subcluster + own * z)
+        inner = inner + of_subcluster[:, people.subcluster[rows]]
+    before, new = inner + spread * person
 
     v = np.array(plan.trait_variance)[role]
     # traits stay, so they make up a part of the correlation between the waves
     r = np.clip((planted.baseline_correlation - v) / (1.0 - v), 0.0, None) if plan.baseline else np.zeros(len(v))
     steady = plan.sign * wellbeing[rows]
-    after = r * before + np.sqrt(1.0 - r * r) * new + steady + people.arm[rows] * _shift(plan, people, traits)[rows]
-    before = before + steady
+    return _Scores(rows, before + steady, r * before + np.sqrt(1.0 - r * r) * new + steady)
+
+
+def _outcome(plan: OutcomePlan, people: _People, traits: Mapping[str, Any], scores: _Scores, attended: Floats) -> Waves:
+    """Both waves of one outcome, complete."""
+    rows = scores.rows
+    dose = people.arm * plan.dose(attended)
+    after = scores.after + dose[rows] * _shift(plan, people, traits)[rows]
 
     items_before = values_before = None
     if plan.baseline:
-        values_before, items_before = _observe(plan, before, rows, people, "before")
+        values_before, items_before = _observe(plan, scores.before, rows, people, "before")
     values_after, items_after = _observe(plan, after, rows, people, "after")
     return Waves(before=values_before, after=values_after, items_before=items_before, items_after=items_after)
 
@@ -475,7 +555,7 @@ def _trait_gaps(trait: Trait, values: Any, surveyed: Bools, people: _People) -> 
 # --- attendance ---------------------------------------------------------------------------------------------
 
 
-def _sessions(people: _People) -> Floats:
+def _sessions(plan: Blueprint, people: _People, scores: Mapping[str, _Scores]) -> Floats:
     """(n, n_sessions) attendance; missing in the control arm and for roles that are not invited."""
     attendance = people.scenario.attendance
     flow = people.scenario.design.flow
@@ -485,10 +565,52 @@ def _sessions(people: _People) -> Floats:
         return out
     a, b = attendance.site_correlation, attendance.person_correlation
     propensity = np.sqrt(a) * people.site_normal("attendance", "site")[people.site] + np.sqrt(b) * people.normal("attendance", "person")
+    pulled = np.zeros(len(people.role))
+    for outcome, slope in drivers(plan):
+        pulled[scores[outcome.name].rows] += slope * scores[outcome.name].before
+    spare = np.sqrt([1.0 - pull_variance(plan, k) for k in range(len(people.scenario.people))])[people.role]
     for s, name in enumerate(names):
         latent = propensity + np.sqrt(1.0 - a - b) * people.normal("attendance", name)
+        if attendance.drivers:
+            latent = spare * latent - pulled
         for k, p in enumerate(people.scenario.people):
             if p.role in attendance.rate:
                 rows = (people.role == k) & (people.arm == 1)
                 out[rows, s] = latent[rows] < ndtri(attendance.rate[p.role][s])
     return out
+
+
+def drivers(plan: Blueprint) -> list[tuple[OutcomePlan, float]]:
+    """The outcomes whose baseline scores make people come, with their slopes."""
+    attendance = plan.scenario.attendance
+    by_baseline = {o.baseline: o for o in plan.outcomes if o.baseline is not None}
+    return [(by_baseline[d.column], d.slope) for d in attendance.drivers] if attendance is not None else []
+
+
+def score_covariance(plan: Blueprint, k: OutcomePlan, j: OutcomePlan, role: int) -> float:
+    """Covariance of the baseline scores of two outcomes in one person, both being answered by the role."""
+    if k.name == j.name:
+        return 1.0
+    shared = sum(np.sqrt(k.variance[level] * j.variance[level]) for level in k.variance)
+    shared += np.sqrt(k.person_variance[role] * j.person_variance[role])
+    common = plan.scenario.outcome_correlation
+    return float(k.sign * j.sign * (common * shared + np.sqrt(k.trait_variance[role] * j.trait_variance[role])))
+
+
+def pull_variance(plan: Blueprint, role: int) -> float:
+    """Variance that the drivers give the propensity of one role."""
+    mine = [(o, b) for o, b in drivers(plan) if role in o.roles]
+    return sum(b * c * score_covariance(plan, k, j, role) for k, b in mine for j, c in mine)
+
+
+def pull_covariance(plan: Blueprint, outcome: OutcomePlan, role: int) -> float:
+    """Covariance of the drivers' pull with the outcome's follow-up score in the absence of the intervention."""
+    v = outcome.trait_variance[role]
+    # traits stay; the rest of the score keeps the share that baseline_correlation says
+    r = max((outcome.planted.baseline_correlation - v) / (1.0 - v), 0.0) if outcome.baseline else 0.0
+    total = 0.0
+    for k, slope in drivers(plan):
+        if role in k.roles:
+            steady = k.sign * outcome.sign * v
+            total += slope * (r * (score_covariance(plan, k, outcome, role) - steady) + steady)
+    return total

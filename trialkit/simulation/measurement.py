@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
@@ -143,6 +144,23 @@ class Measure:
         """Mean and mean square of the observed value when the score is N(shift, 1); one a shift."""
         weights = _density(shift)
         return weights @ self._m1, weights @ self._m2
+
+    @property
+    def grid(self) -> Floats:
+        """The scores at which integrals are taken."""
+        return _GRID
+
+    def moments_of(self, mean: float, variance: float, *, shift: float = 0.0, share: Floats | None = None) -> tuple[float, float]:
+        """Mean and mean square when the score is N(mean, variance) and `shift` is added.
+
+        With `share`, given on the `grid` of scores before the shift, of that share of people alone: not divided by how many they are.
+        """
+        sd = float(np.sqrt(variance))
+        z = (_GRID - shift - mean) / sd
+        weights = np.exp(-0.5 * z * z) * (_STEP / (sd * np.sqrt(2.0 * np.pi)))
+        if share is not None:
+            weights = weights * (share if shift == 0.0 else CubicSpline(_GRID, share)(np.clip(_GRID - shift, _GRID[0], _GRID[-1])))
+        return float(weights @ self._m1), float(weights @ self._m2)
 
     def effect(self, shift: float) -> float:
         """Difference in means over the total SD of both arms in equal parts, when the intervention adds `shift`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from trialkit.design import Block, TrialDesign, dump_toml, explain_validation, read_toml
+from trialkit.design import Block, Outcome, TrialDesign, dump_toml, explain_validation, read_toml
 from trialkit.door import DesignError, nearest_word, sha256_bytes
 
 if TYPE_CHECKING:
@@ -135,6 +135,26 @@ class People(Block):
         return self
 
 
+class Subclusters(Block):
+    """The third level: subclusters (teams, wards, classes) within sites, and people within them.
+
+    Give `size` (the mean number of people in one) or `per_site` (how many a site has). People of all roles are dealt out evenly;
+    with `cv` unevenly, by expected sizes of that coefficient of variation, and some may then stay empty. The column is the
+    design's ``[columns] subcluster``. For repeated measurements the rows are occasions and the subcluster is the person.
+    """
+
+    size: Positive | None = None
+    per_site: Annotated[int, Field(ge=1)] | None = None
+    cv: Annotated[float, Field(ge=0.0, le=5.0)] = 0.0
+    prefix: str = "T"
+
+    @model_validator(mode="after")
+    def _one_number(self) -> Subclusters:
+        if (self.size is None) == (self.per_site is None):
+            raise ValueError("subclusters need either size or per_site, not both nor neither")
+        return self
+
+
 class Trait(Block):
     """Something about a person known from the baseline survey.
 
@@ -186,9 +206,9 @@ class PlantedOutcome(Block):
     """How one declared outcome is made.
 
     `d` is the planted effect: the difference in means between the arms over the total SD of the follow-up values
-    of both arms together, on the scale that is observed. `icc`, `pair_share` (of the site variance) and
-    `baseline_correlation` belong to the underlying normal score; the trial's truth states what they are on the
-    observed scale.
+    of both arms together, on the scale that is observed. `icc`, `pair_share` (of the site variance), `icc_subcluster` (the share of
+    the variance between subclusters of a site) and `baseline_correlation` belong to the underlying normal score; the trial's truth
+    states what they are on the observed scale.
 
     The observed scale: ``continuous`` (mean, sd; `low`/`high` clip, `decimals` round), with `items` the mean of
     that many rating items from `low` to `high` correlated `item_correlation`; ``count`` (Poisson with a
@@ -197,6 +217,10 @@ class PlantedOutcome(Block):
 
     Effects may vary: `by` names a categorical trait, `effects_by` the extra effect of each level (SDs of the
     underlying score); `size_slope` is the extra effect a SD of log site size.
+
+    `effect_of` says what has the effect: the ``assignment`` (whoever attends), each ``session`` attended (`d` is what one adds to the
+    underlying score of everybody who attends it, as a d), or ``compliance`` (`d` is the effect in those who attend at least the
+    attendance's `complier` sessions, and others have none). The effect of assignment then follows, and the truth states both.
     """
 
     name: str
@@ -216,6 +240,8 @@ class PlantedOutcome(Block):
     by: str | None = None
     effects_by: tuple[float, ...] | None = None
     size_slope: float = 0.0
+    icc_subcluster: Share = 0.0
+    effect_of: Literal["assignment", "session", "compliance"] = "assignment"
 
     @model_validator(mode="after")
     def _consistent(self) -> PlantedOutcome:
@@ -227,6 +253,8 @@ class PlantedOutcome(Block):
             raise ValueError(f"{self.name!r} has item_missing but no items")
         if (self.by is None) != (self.effects_by is None):
             raise ValueError(f"{self.name!r}: by and effects_by belong together")
+        if self.icc + self.icc_subcluster >= 1.0:
+            raise ValueError(f"{self.name!r}: icc and icc_subcluster add up to 1 or more, which leaves nothing for people")
         return self
 
 
@@ -269,19 +297,32 @@ class Losses(Block):
     answered: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
 
 
+class AttendanceDriver(Block):
+    """What makes people come: `slope` SDs of the propensity a SD of the underlying score of the baseline outcome `column`."""
+
+    column: str
+    slope: Annotated[float, Field(gt=-1.0, lt=1.0)]
+
+
 class Attendance(Block):
     """Sessions attended in the intervention arm: shares by role, one a session of the design's flow.
 
     A person's sessions are correlated through a normal propensity (`person_correlation`), part of which the
-    site's people share (`site_correlation`).
+    site's people share (`site_correlation`). Who comes may depend on how people were at baseline (`drivers`), so that those who
+    come differ from those who do not, whatever the intervention does. Who attends at least `complier` sessions complies. Nobody in
+    the control arm attends.
     """
 
     rate: dict[str, tuple[Rate, ...]]
     person_correlation: Share = 0.0
     site_correlation: Share = 0.0
+    complier: Annotated[int, Field(ge=1)] = 1
+    drivers: tuple[AttendanceDriver, ...] = ()
 
     @model_validator(mode="after")
     def _adds_up(self) -> Attendance:
+        if sum(abs(d.slope) for d in self.drivers) >= 1.0:
+            raise ValueError("the slopes of drivers add up to 1 or more, which leaves nothing to chance")
         if self.person_correlation + self.site_correlation >= 1.0:
             raise ValueError("person_correlation and site_correlation add up to 1 or more")
         return self
@@ -317,9 +358,10 @@ class Scenario(Block):
         What it is.
     design : TrialDesign
         The declared trial. In TOML, the path of a design file relative to the scenario's, or a table; left out,
-        it is put together from the scenario's outcomes and traits.
-    sites, people, traits, outcomes, losses, attendance, limits
-        See `Sites`, `People`, `Trait`, `PlantedOutcome`, `Losses`, `Attendance`, `Limits`.
+        it is put together from the scenario's outcomes and traits, whose entries may then say what a design's would (``type``,
+        ``direction``, ``rank``, ``has_baseline``, ...).
+    sites, people, subclusters, traits, outcomes, losses, attendance, limits
+        See `Sites`, `People`, `Subclusters`, `Trait`, `PlantedOutcome`, `Losses`, `Attendance`, `Limits`.
     outcome_correlation : float
         Correlation of two outcomes of the same person, at every level, in the better direction of each.
 
@@ -349,6 +391,7 @@ class Scenario(Block):
     design: TrialDesign
     sites: Sites
     people: Annotated[tuple[People, ...], Field(min_length=1)]
+    subclusters: Subclusters | None = None
     traits: tuple[Trait, ...] = ()
     outcomes: Annotated[tuple[PlantedOutcome, ...], Field(min_length=1)]
     outcome_correlation: Share = 0.0
@@ -358,7 +401,9 @@ class Scenario(Block):
 
     def __init__(self, **data: Any) -> None:
         if "design" not in data:
-            data["design"] = _design_from(data)
+            data["design"], outcomes = _design_from(data)
+            if "outcomes" in data:
+                data["outcomes"] = outcomes
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -399,7 +444,9 @@ class Scenario(Block):
             if set(group.values) != set(self.sites.groups[0].values):
                 raise ValueError(f"sites.groups: {group.name!r} and {self.sites.groups[0].name!r} set different columns")
         self._losses_fit(roles, traits)
+        self._attendance_fits(roles)
         self._effects_fit(traits)
+        self._subclusters_fit()
         self._sizes_fit()
         return self
 
@@ -436,14 +483,43 @@ class Scenario(Block):
                     raise ValueError(f"{where}: the driver {driver.column!r} is not a column.{_near(driver.column, known)}")
                 if event == "baseline" and driver.column not in traits:
                     raise ValueError(f"{where}: {driver.column!r} is not known when the baseline survey is offered; use a trait")
-        if self.attendance is not None:
-            sessions = self.design.flow.sessions if self.design.flow else ()
-            if not sessions:
-                raise ValueError("attendance: the design's [flow] names no sessions")
-            _roles_known(self.attendance.rate, roles, "attendance")
-            for role, rates in self.attendance.rate.items():
-                if len(rates) != len(sessions):
-                    raise ValueError(f"attendance: {len(rates)} shares for role {role!r}, but the design has {len(sessions)} sessions")
+
+    def _attendance_fits(self, roles: list[str]) -> None:
+        if self.attendance is None:
+            for o in self.outcomes:
+                if o.effect_of != "assignment":
+                    raise ValueError(f"outcomes: {o.name!r} has effect_of = {o.effect_of!r}, but there is no [attendance]")
+            return
+        sessions = self.design.flow.sessions if self.design.flow else ()
+        if not sessions:
+            raise ValueError("attendance: the design's [flow] names no sessions")
+        _roles_known(self.attendance.rate, roles, "attendance")
+        for role, rates in self.attendance.rate.items():
+            if len(rates) != len(sessions):
+                raise ValueError(f"attendance: {len(rates)} shares for role {role!r}, but the design has {len(sessions)} sessions")
+        if self.attendance.complier > len(sessions):
+            raise ValueError(f"attendance: complier = {self.attendance.complier}, but the design has {len(sessions)} sessions")
+        before = [o.baseline for o in self.design.outcomes if o.baseline]
+        for driver in self.attendance.drivers:
+            if driver.column not in before:
+                near = _near(driver.column, before)
+                raise ValueError(f"attendance: the driver {driver.column!r} is not the baseline of an outcome.{near}")
+        _once([d.column for d in self.attendance.drivers], "attendance: the driver")
+        for o in self.outcomes:
+            asked = self.roles_of(o.name)
+            if o.effect_of != "assignment" and not set(asked) & set(self.attendance.rate):
+                raise ValueError(f"outcomes: {o.name!r} has effect_of = {o.effect_of!r}, but nobody who answers it attends")
+
+    def _subclusters_fit(self) -> None:
+        column = self.design.columns.subcluster
+        if self.subclusters is not None and column is None:
+            raise ValueError('subclusters: the design\'s [columns] names no column for them; say subcluster = "team", or the like')
+        if self.subclusters is None:
+            if column is not None:
+                raise ValueError(f"subclusters: the design's [columns] has subcluster = {column!r}, but nothing says how they are made")
+            for o in self.outcomes:
+                if o.icc_subcluster:
+                    raise ValueError(f"outcomes: {o.name!r} has icc_subcluster, but there are no [subclusters]")
 
     def _effects_fit(self, traits: dict[str, Trait]) -> None:
         for outcome in self.outcomes:
@@ -453,7 +529,7 @@ class Scenario(Block):
             if levels is None or outcome.effects_by is None or len(levels) != len(outcome.effects_by):
                 raise ValueError(f"outcomes: {outcome.name!r} has effects_by, which needs one figure a level of a categorical trait")
         spread = sum(trait_variance(t, role) for t in self.traits for role in t.roles[:1])
-        most = max((o.icc for o in self.outcomes), default=0.0)
+        most = max((o.icc + o.icc_subcluster for o in self.outcomes), default=0.0)
         if spread >= 1.0 - most:
             raise ValueError(
                 f"traits: their effects have variance {spread:.3g}, which leaves nothing for people beside the ICC of {most:g}"
@@ -577,17 +653,31 @@ class Scenario(Block):
         return tuple(p.role for p in self.people) if rater is None else (rater,)
 
 
-def _design_from(data: dict[str, Any]) -> TrialDesign:
-    """The plainest design a scenario implies: its outcomes by name, its traits as covariates."""
-    outcomes = [{"name": o["name"]} for o in data.get("outcomes", ()) if isinstance(o, dict) and "name" in o]
+def _design_from(data: dict[str, Any]) -> tuple[TrialDesign, Any]:
+    """The plainest design a scenario implies - its outcomes, its traits as covariates - and the outcomes without what belongs to it."""
+    outcomes, left = [], data.get("outcomes", ())
+    if isinstance(left, list | tuple):
+        mine = set(Outcome.model_fields) - set(PlantedOutcome.model_fields) - {"items", "planted"}
+        outcomes = [{k: v for k, v in o.items() if k == "name" or k in mine} for o in left if isinstance(o, dict) and "name" in o]
+        left = [{k: v for k, v in o.items() if k not in mine} if isinstance(o, dict) and "name" in o else o for o in left]
     traits = [t for t in data.get("traits", ()) if isinstance(t, dict) and "name" in t]
     covariates = [
         {"name": t["name"], "type": "categorical", "levels": t["levels"]} if t.get("levels") else {"name": t["name"]} for t in traits
     ]
     several = isinstance(data.get("people"), list | tuple) and len(data["people"]) > 1
     columns = {"rater": "role"} if several else {}
+    if data.get("subclusters"):
+        columns["subcluster"] = "subcluster"
+    flow = _flow_from(data.get("attendance"))
     # without outcomes the scenario's own message is the one to show
-    return TrialDesign(outcomes=outcomes or [{"name": "outcome"}], covariates=covariates, columns=columns)
+    return TrialDesign(outcomes=outcomes or [{"name": "outcome"}], covariates=covariates, columns=columns, **flow), left
+
+
+def _flow_from(attendance: Any) -> dict[str, Any]:
+    """Session columns session_1, session_2, ... for as many shares as the first role has."""
+    rate = attendance.get("rate") if isinstance(attendance, dict) else None
+    first = next(iter(rate.values()), ()) if isinstance(rate, dict) else ()
+    return {"flow": {"sessions": [f"session_{k + 1}" for k in range(len(first))]}} if isinstance(first, list | tuple) and first else {}
 
 
 def _explain(error: ValidationError) -> str:

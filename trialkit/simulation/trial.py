@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from trialkit.design import TrialDesign
 
 
+SESSIONS, COMPLIED = "sessions_attended", "complied"
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """A simulated trial.
@@ -168,6 +171,8 @@ def table(plan: Blueprint, drawn: Drawn) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     columns[design.columns.person] = _text(_ids(scenario, drawn))
     columns[design.columns.site] = _text(np.array(drawn.sites.ids, dtype=object)[drawn.site])
+    if design.columns.subcluster is not None:
+        columns[design.columns.subcluster] = _text(subcluster_labels(scenario, drawn)[drawn.subcluster])
     if design.columns.pair is not None:
         columns[design.columns.pair] = _text(np.array(drawn.randomisation.labels, dtype=object)[drawn.site])
     columns[design.columns.arm] = _text(np.array(design.arms.labels, dtype=object)[drawn.arm])
@@ -215,7 +220,23 @@ def _flow(scenario: Scenario, drawn: Drawn) -> dict[str, Any]:
     flow = scenario.design.flow
     for k, name in enumerate(flow.sessions if flow and scenario.attendance else ()):
         columns[name] = drawn.sessions[:, k]
+    if any(o.effect_of != "assignment" for o in scenario.outcomes):
+        columns |= received(scenario, drawn)
     return columns
+
+
+def received(scenario: Scenario, drawn: Drawn) -> dict[str, Any]:
+    """What everybody received: sessions attended, and whether they are enough to comply; 0 in the control arm."""
+    complier = scenario.attendance.complier if scenario.attendance else 1
+    return {SESSIONS: drawn.attended.astype(np.int64), COMPLIED: (drawn.attended >= complier).astype(np.int64)}
+
+
+def subcluster_labels(scenario: Scenario, drawn: Drawn) -> np.ndarray[Any, Any]:
+    """A label a subcluster: its site's id, and its number there."""
+    assert drawn.subcluster_of_site is not None and scenario.subclusters is not None
+    site, number = drawn.subcluster_of_site
+    labels = [f"{drawn.sites.ids[s]}-{scenario.subclusters.prefix}{k + 1}" for s, k in zip(site.tolist(), number.tolist(), strict=True)]
+    return np.array(labels, dtype=object)
 
 
 def _ids(scenario: Scenario, drawn: Drawn) -> np.ndarray[Any, Any]:
