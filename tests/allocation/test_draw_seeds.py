@@ -122,7 +122,7 @@ def test_a_pulse_named_in_the_plan_anchors_the_seed(plan: WithinPairs, sites_csv
     for other in (plan, plan.with_seed_rule(drand_rule(round=1)), plan.with_seed_rule("a beacon's pulse")):
         assert other.draw(seed=seed).certificate.record["seed"]["anchored"] is False
     nist = plan.with_seed_rule(nist_rule(time=PULSES["nist"]["pulse"]["timeStamp"], chain=1))
-    assert nist.draw(seed=beacon(PULSES["nist"])).certificate.record["seed"]["anchored"] is True
+    assert nist.draw(seed=beacon(PULSES["nist"], certificate=PULSES["nist_certificate"])).certificate.record["seed"]["anchored"] is True
 
 
 # --- commit, then reveal ---

@@ -24,6 +24,7 @@ PULSE = {
     "randomness": "fe290beca10872ef2fb164d2aa4442de4566183ec51c56ff3cd603d930e54fdd",
     "signature": "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39",
 }
+STORED = json.loads((Path(__file__).parent.parent / "reference" / "beacon_pulses.json").read_text(encoding="utf-8"))
 SITES = """site,county,budget,staff
 S01,yes,410000,9
 S02,no,125000,4
@@ -171,9 +172,36 @@ def test_a_beacon_s_pulse_named_in_the_plan(run: Runner) -> None:
     assert "published at 2023-08-23 15:59:24 UTC" in err and "Name one that lies ahead" in err
     commitment = plain.split("commitment")[1].split()[0]
     found = run.json("draw plan.json --beacon pulse.json -o a.json")
-    assert found["anchored"] is True and found["anchor"] == "drand quicknet round 1000, named in the plan"
+    assert found["anchored"] is True and found["anchor"].startswith(
+        "drand quicknet round 1000, named in the plan; its hash and its signature hold"
+    )
     assert run.json(f"verify a.json sites.csv --commitment {commitment}")["seed_anchored"] is True
     assert run.json("verify a.json sites.csv")["seed_anchored"] is False
+
+
+def test_a_pulse_of_another_chain_and_a_nist_pulse_with_its_certificate(run: Runner, folder: Path) -> None:
+    other = STORED["pulses"][1]
+    (folder / "info.json").write_text(json.dumps(other["chain"]))
+    (folder / "pulse.json").write_text(json.dumps(other["pulse"]))
+    assert plan(run, "--seed-rule", "drand:38", "--chain", "info.json")["seed_rule"]["chain"] == other["chain"]["hash"]
+    assert run.json("draw plan.json --beacon pulse.json -o a.json")["anchored"] is True  # the plan holds the chain's key
+    (folder / "nist.json").write_text(json.dumps(STORED["nist"]))
+    (folder / "nist.pem").write_text(STORED["nist_certificate"])
+    run(f"plan sites.csv --design trial.toml -o b.json --seed-rule nist:1:{STORED['nist']['pulse']['timeStamp']}")
+    _, err = run("draw b.json --beacon nist.json -o b-allocation.json", code=2)
+    assert "its signature was not checked: the certificate that the pulse names was not given" in err
+    assert run.json("draw b.json --beacon nist.json --beacon-certificate nist.pem -o b-allocation.json")["anchored"] is True
+    for words, says in (
+        (
+            "plan sites.csv --design trial.toml -o c.json --seed-rule nist:2099-01-01T00:00:00.000Z --chain info.json",
+            "names no round of one",
+        ),
+        ("plan sites.csv --design trial.toml -o c.json --chain info.json", "no rule for the seed was given"),
+        ("plan sites.csv --design trial.toml -o c.json --seed-rule drand:quicknet:5 --chain info.json", "names a chain"),
+        ("plan sites.csv --design trial.toml -o c.json --seed-rule drand:5 --chain pulse.json", "lacks its period"),
+        ("draw plan.json --seed 5 --chain info.json -o c.json", "belong to a beacon's pulse"),
+    ):
+        assert says in run(words, code=2)[1]
 
 
 def test_a_plan_that_named_its_seed_is_drawn_with_no_other(run: Runner, folder: Path) -> None:

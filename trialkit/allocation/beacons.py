@@ -1,123 +1,147 @@
-"""What public beacons publish: pulses checked by their own hashes, and the times they come at.
+"""A public beacon's pulse as evidence of a seed: read, checked offline, and what was checked put beside it.
 
-A drand round's randomness is SHA-256 of its signature; a NIST pulse's outputValue is SHA-512 of its fields and
-signature. The signatures themselves need the beacons' public keys and are not checked: anybody can look a pulse up.
+Two checks with two strengths. The **hash** (the value follows from the pulse's own fields) finds a slip; anybody can make a
+pulse that passes it. The **signature**, under a key that no party to the trial holds, is what a made-up pulse cannot have.
+Evidence says which of the two was made; without the signature no seed counts as anchored.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trialkit import door
+from trialkit.allocation import canonical, drand, nist
 from trialkit.door import InputError, VerificationError
+
+HASHES = {"drand": "randomness = SHA-256(signature)", "nist": "outputValue = SHA-512(fields, signature)"}
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """A chain of the drand beacon."""
+class Reading:
+    """A pulse that passed its hash, and its signature where that could be checked.
 
-    genesis: int  # Unix time of round 1
-    period: int  # seconds
-    signature: int  # bytes: a point of G1 (48) or of G2 (96)
+    Attributes
+    ----------
+    kind : str
+        ``drand`` or ``nist``.
+    text : str
+        The beacon's value, lower-case hexadecimal: the seed.
+    source : str
+        Which pulse, in words.
+    signed : bool or None
+        Whether the signature was checked, and holds; None where a library is missing.
+    how : str
+        By which key; or why it was not checked.
+    evidence : mapping
+        The pulse, the chain or certificate, and ``checked``.
+    """
 
-
-# the League of Entropy's two main chains, as their own /info says
-CHAINS = {
-    "quicknet": Chain(genesis=1_692_803_367, period=3, signature=48),
-    "default": Chain(genesis=1_595_431_050, period=30, signature=96),
-}
-
-
-def drand_time(chain: str, round: int) -> datetime:
-    """When a round is published."""
-    known = CHAINS[chain]
-    return datetime.fromtimestamp(known.genesis, UTC) + timedelta(seconds=known.period * (round - 1))
-
-
-def could_be_of(pulse: Mapping[str, Any], chain: str) -> bool:
-    """Whether a drand pulse has the shape of a chain's; a pulse does not name its chain."""
-    known, signature = CHAINS.get(chain), pulse.get("signature")
-    return known is not None and isinstance(signature, str) and len(signature) == 2 * known.signature
-
-
-def nist_time(text: str) -> datetime:
-    """The time of a NIST pulse as the beacon writes it."""
-    if not isinstance(text, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:00\.000Z", text, re.ASCII):
-        raise InputError(f"{door.printable(text)!r} is no time of a NIST pulse; write a whole minute in UTC, as 2026-09-01T12:00:00.000Z.")
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"{text!r} is no time: {error}. Write a whole minute in UTC, as 2026-09-01T12:00:00.000Z.") from None
+    kind: str
+    text: str
+    source: str
+    signed: bool | None
+    how: str
+    evidence: Mapping[str, Any]
 
 
-def drand_value(record: Mapping[str, Any]) -> str:
-    """The randomness of a drand pulse, in lower-case hexadecimal; it must be SHA-256 of the signature."""
-    number = record.get("round")
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise InputError("the drand pulse has no round number. Paste the beacon's whole answer.")
-    randomness = str(record["randomness"]).lower()
-    expected = hashlib.sha256(_hex(record, "signature")).hexdigest()
-    if randomness != expected:
+def read(pulse: str | Mapping[str, Any], *, chain: str | Mapping[str, Any] | None = None, certificate: str | None = None) -> Reading:
+    """A beacon's answer, checked as far as it can be; see `seeds.beacon`."""
+    record = canonical.loads(pulse, where="the beacon's pulse") if isinstance(pulse, str) else dict(pulse)
+    record = record.get("pulse", record)
+    if not isinstance(record, Mapping):
+        raise InputError("the beacon's pulse is not a JSON object. Paste the whole answer of the beacon.")
+    if "outputValue" in record and "signatureValue" in record:
+        if chain is not None:
+            raise InputError("a chain belongs to a drand pulse, and this one is NIST's. Leave it out.")
+        return _nist(record, certificate)
+    if "signature" in record and ("round" in record or "randomness" in record):
+        if certificate is not None:
+            raise InputError("a certificate belongs to a NIST pulse, and this one is drand's. Leave it out.")
+        return _drand(record, chain)
+    raise InputError(
+        "the pulse is neither drand's (round, randomness, signature) nor NIST's (outputValue, signatureValue). Paste the "
+        "beacon's whole answer."
+    )
+
+
+def chain_named(chain: str | Mapping[str, Any]) -> drand.Chain:
+    """A drand chain by name, by hash, or by its info (a mapping or the JSON of ``/info``)."""
+    if isinstance(chain, Mapping):
+        return drand.chain_of_info(chain)
+    found = drand.known(chain)
+    if found is not None:
+        return found
+    if chain.lstrip().startswith("{"):
+        return drand.chain_of_info(canonical.loads(chain, where="the drand chain's info"))
+    raise InputError(door.unknown_word(chain, list(drand.CHAINS), what="chain of the drand beacon"))
+
+
+def _drand(pulse: Mapping[str, Any], named: str | Mapping[str, Any] | None) -> Reading:
+    text = drand.value(pulse)
+    of = chain_named(named) if named is not None else next((c for c in drand.CHAINS.values() if drand.could_be_of(pulse, c)), None)
+    if of is None:
+        known = " and ".join(f"{name} ({c.rules.signature} bytes)" for name, c in drand.CHAINS.items())
         raise VerificationError(
-            f"the drand pulse of round {number} says randomness {door.printable(randomness[:12])}..., "
-            f"but SHA-256 of its signature is {expected[:12]}...: not a true pulse."
+            f"the drand pulse's signature has {len(str(pulse['signature'])) // 2} bytes, which is none of {known}: not a true pulse, or "
+            "one of another chain, whose info must be given."
         )
-    return randomness
+    signed, how = drand.check_signature(pulse, of)
+    record: dict[str, Any] = {"pulse": dict(pulse), "chain": {"name": drand.name_of(of), "hash": of.hash}}
+    if of not in drand.CHAINS.values():
+        record["chain"]["info"] = of.to_info()
+    return _reading("drand", text, f"drand round {pulse['round']}", signed, how, record)
 
 
-def nist_value(record: Mapping[str, Any]) -> str:
-    """The outputValue of a NIST pulse, in lower-case hexadecimal; it must be SHA-512 of the pulse's fields and signature."""
-    try:
-        signed = _nist_fields(record)
-    except (KeyError, TypeError, AttributeError, struct.error) as error:
-        raise InputError(f"the NIST pulse lacks a field or has one of the wrong kind ({error}). Paste the beacon's whole answer.") from None
-    output = str(record["outputValue"]).lower()
-    expected = hashlib.sha512(signed + _hex(record, "signatureValue")).hexdigest()
-    if output != expected:
-        raise VerificationError(
-            f"the NIST pulse says outputValue {door.printable(output[:12])}..., but its own fields give {expected[:12]}...: "
-            f"not a true pulse."
-        )
-    return output
+def _nist(pulse: Mapping[str, Any], certificate: str | None) -> Reading:
+    text = nist.value(pulse)
+    signed, how = nist.check_signature(pulse, certificate)
+    record: dict[str, Any] = {"pulse": dict(pulse)}
+    if certificate is not None:
+        record["certificate"] = certificate
+    return _reading("nist", text, f"NIST beacon, pulse of {pulse['timeStamp']}", signed, how, record)
 
 
-def _nist_fields(record: Mapping[str, Any]) -> bytes:
-    """The signed fields of a version 2.0 pulse in their order, texts and hashes preceded by their length."""
-
-    def text(value: str) -> bytes:
-        return _sized(value.encode("utf-8"))
-
-    external = record["external"]
-    parts = [
-        text(record["uri"]),
-        text(record["version"]),
-        struct.pack(">II", record["cipherSuite"], record["period"]),
-        _sized(_hex(record, "certificateId")),
-        struct.pack(">QQ", record["chainIndex"], record["pulseIndex"]),
-        text(record["timeStamp"]),
-        _sized(_hex(record, "localRandomValue")),
-        _sized(_hex(external, "sourceId")),
-        struct.pack(">I", external["statusCode"]),
-        _sized(_hex(external, "value")),
-        *(_sized(_hex(entry, "value")) for entry in record["listValues"]),
-        _sized(_hex(record, "precommitmentValue")),
-        struct.pack(">I", record["statusCode"]),
-    ]
-    return b"".join(parts)
+def _reading(kind: str, text: str, source: str, signed: bool | None, how: str, record: dict[str, Any]) -> Reading:
+    record["checked"] = {"hash": HASHES[kind], "signature": how if signed else None, "not_checked": None if signed else how}
+    return Reading(kind=kind, text=text, source=source, signed=signed, how=how, evidence=record)
 
 
-def _sized(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
+def again(evidence: Mapping[str, Any]) -> Reading:
+    """The pulse of stored evidence, read and checked again.
+
+    Evidence written before signatures were checked holds the pulse alone; it is checked as a new pulse would be.
+
+    Raises
+    ------
+    VerificationError
+        The pulse is not true, or the evidence says more than its pulse shows.
+    """
+    chain, certificate = evidence.get("chain"), evidence.get("certificate")
+    named: Any = None
+    if isinstance(chain, Mapping):
+        named = chain.get("info", chain.get("hash"))
+        if named is None:
+            raise VerificationError("the evidence of the seed does not name the beacon's chain. The file has been edited.")
+    if certificate is not None and not isinstance(certificate, str):
+        raise VerificationError("the certificate in the seed's evidence is not text. The file has been edited.")
+    reading = read({"pulse": evidence["pulse"]}, chain=named, certificate=certificate)
+    stored = evidence.get("checked", ...)
+    if signature_stored(evidence) and reading.signed is not None and dict(evidence) != dict(reading.evidence):
+        raise VerificationError("the evidence of the seed says other things of the pulse than follow from it. The file has been edited.")
+    if stored is not ... and not _well_formed(stored, reading.kind):
+        raise VerificationError("the evidence of the seed does not say what was checked of the pulse. The file has been edited.")
+    return reading
 
 
-def _hex(record: Mapping[str, Any], field: str) -> bytes:
-    value = record[field]
-    if not isinstance(value, str) or not re.fullmatch(r"([0-9a-fA-F]{2})*", value):
-        raise InputError(f"the pulse's {field} is not hexadecimal. Paste the beacon's whole answer.")
-    return bytes.fromhex(value)
+def signature_stored(evidence: Mapping[str, Any]) -> bool:
+    """Whether stored evidence says that the signature was checked."""
+    checked = evidence.get("checked")
+    return isinstance(checked, Mapping) and isinstance(checked.get("signature"), str)
+
+
+def _well_formed(checked: Any, kind: str) -> bool:
+    if not isinstance(checked, Mapping) or set(checked) != {"hash", "signature", "not_checked"} or checked["hash"] != HASHES[kind]:
+        return False
+    return [isinstance(checked[key], str) for key in ("signature", "not_checked")].count(True) == 1

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from trialkit import door
-from trialkit.allocation import beacons, canonical
+from trialkit.allocation import beacons, drand, nist
 from trialkit.door import InputError, VerificationError
 
 NOT_ANCHORED = "NOT ANCHORED"
@@ -154,26 +154,39 @@ def warn(words: str | None) -> None:
 # --- rules: what the plan says, in advance, about its seed -------------------------------------------------------
 
 
-def drand_rule(*, round: int, chain: str = "quicknet") -> dict[str, Any]:
+def drand_rule(*, round: int, chain: str | Mapping[str, Any] = "quicknet") -> dict[str, Any]:
     """The seed will be round `round` of the drand beacon `chain`: name one that lies after the plan's publication.
 
     Parameters
     ----------
     round : int
         From 1 up.
-    chain : {"quicknet", "default"}
-        A round every 3 seconds, or every 30.
+    chain : {"quicknet", "default"} or mapping
+        A round every 3 seconds, or every 30; any other chain by the JSON of its ``/info``, which then stands in the plan
+        with its public key.
     """
-    if chain not in beacons.CHAINS:
-        raise InputError(door.unknown_word(str(chain), list(beacons.CHAINS), what="chain of the drand beacon"))
+    of = beacons.chain_named(chain)
     if isinstance(round, bool) or not isinstance(round, int | np.integer) or not 1 <= round <= 10**9:
         raise InputError(f"round={round!r} is no round of the drand beacon; give a whole number from 1 up (to a milliard).")
-    return {"beacon": "drand", "chain": chain, "round": int(round)}
+    of.time(int(round))
+    named = next((name for name, c in drand.CHAINS.items() if c == of), None)
+    if named is not None:
+        return {"beacon": "drand", "chain": named, "round": int(round)}
+    return {"beacon": "drand", "chain": of.hash, "round": int(round), "info": of.to_info()}
+
+
+def _chain_of_rule(rule: Mapping[str, Any]) -> drand.Chain | None:
+    """The chain that a drand rule names; None where the rule names none that can be read."""
+    try:
+        of = drand.chain_of_info(rule["info"]) if isinstance(rule.get("info"), Mapping) else drand.known(str(rule.get("chain")))
+    except InputError:
+        return None
+    return of if of is not None and rule.get("chain") in (of.hash, drand.name_of(of)) else None
 
 
 def nist_rule(*, time: str, chain: int = 2) -> dict[str, Any]:
     """The seed will be the NIST beacon's pulse of that time, a whole minute in UTC (``2026-09-01T12:00:00.000Z``)."""
-    beacons.nist_time(time)
+    nist.pulse_time(time)
     return {"beacon": "nist", "chain": int(chain), "time": str(time)}
 
 
@@ -187,9 +200,10 @@ def reveal_rule(commitments: Mapping[str, str]) -> dict[str, Any]:
 def published(rule: Mapping[str, Any] | str | None) -> datetime | None:
     """When the pulse that a rule names comes into the world (UTC); None for any other rule."""
     if isinstance(rule, Mapping) and rule.get("beacon") == "drand":
-        return beacons.drand_time(str(rule["chain"]), int(rule["round"]))
+        of = _chain_of_rule(rule)
+        return None if of is None else of.time(int(rule["round"]))
     if isinstance(rule, Mapping) and rule.get("beacon") == "nist":
-        return beacons.nist_time(str(rule["time"]))
+        return nist.pulse_time(str(rule["time"]))
     return None
 
 
@@ -199,9 +213,16 @@ def keep_rule(seed: Seed, rule: Mapping[str, Any] | str | None) -> None:
     Raises
     ------
     InputError
-        The seed is another than the plan named.
+        The seed is another than the plan named, or a pulse whose signature was not checked.
     """
-    if isinstance(rule, Mapping) and not anchored(seed, rule)[0]:
+    if not isinstance(rule, Mapping):
+        return
+    if _is_named(seed, rule) and not _signed(seed):
+        raise InputError(
+            f"the plan says its seed will be {rule_words(rule)}, and this pulse says that it is that one, but its signature was not "
+            f"checked: {(seed.evidence or {})['checked']['not_checked']}. Anybody could have made it so far, and a plan is drawn once."
+        )
+    if not anchored(seed, rule)[0]:
         raise InputError(
             f"the plan says its seed will be {rule_words(rule)}, and this one ({seed.source}) is another. "
             "Draw with the seed that was named; a plan is drawn once."
@@ -213,7 +234,8 @@ def rule_words(rule: Mapping[str, Any] | str) -> str:
     if isinstance(rule, str):
         return rule.rstrip(".")
     if rule.get("beacon") == "drand":
-        return f"round {rule['round']} of the drand beacon {rule['chain']}"
+        chain = str(rule["chain"])
+        return f"round {rule['round']} of the drand beacon {chain if chain in drand.CHAINS else f'{chain[:12]}...'}"
     if rule.get("beacon") == "nist":
         return f"the NIST beacon's pulse of {rule['time']}, chain {rule['chain']}"
     return f"what {' and '.join(sorted(map(str, rule.get('reveal', {}))))} reveal"
@@ -225,20 +247,43 @@ def anchored(seed: Seed, rule: Mapping[str, Any] | str | None) -> tuple[bool, st
         return False, f"{NOT_ANCHORED}: the seed was typed in; that nobody chose it rests on the word of: {seed.source}"
     if not isinstance(rule, Mapping):
         return False, f"{NOT_ANCHORED}: the plan did not name the {seed.kind} value in advance, so another could have been waited for"
-    evidence = seed.evidence or {}
-    if seed.kind == "drand":
-        pulse = evidence.get("pulse", {})
-        if rule.get("beacon") == "drand" and rule.get("round") == pulse.get("round") and beacons.could_be_of(pulse, str(rule.get("chain"))):
-            return True, f"drand {rule.get('chain')} round {pulse.get('round')}, named in the plan"
-    if seed.kind == "nist":
-        pulse = evidence.get("pulse", {})
-        if rule.get("beacon") == "nist" and rule.get("time") == pulse.get("timeStamp") and rule.get("chain") == pulse.get("chainIndex"):
-            return True, f"NIST beacon, chain {rule.get('chain')}, pulse of {rule.get('time')}, named in the plan"
+    if not _is_named(seed, rule):
+        return False, f"{NOT_ANCHORED}: the seed is not the value that the plan named in advance"
     if seed.kind == "reveal":
-        named = rule.get("reveal")
-        if named is not None and dict(named) == {part["who"]: part["commitment"] for part in evidence.get("parts", [])}:
-            return True, f"revealed by {' and '.join(sorted(named))}, whose commitments are in the plan"
-    return False, f"{NOT_ANCHORED}: the seed is not the value that the plan named in advance"
+        return True, f"revealed by {' and '.join(sorted(rule['reveal']))}, whose commitments are in the plan"
+    if seed.kind == "drand":
+        chain = str(rule["chain"])
+        what = f"drand {chain if chain in drand.CHAINS else f'{chain[:12]}...'} round {rule['round']}, named in the plan"
+    else:
+        what = f"NIST beacon, chain {rule['chain']}, pulse of {rule['time']}, named in the plan"
+    checked = (seed.evidence or {}).get("checked")
+    if checked is None:  # written before signatures were checked; `verify` checks them now
+        return True, what
+    if not _signed(seed):
+        return False, f"{NOT_ANCHORED}: {what}, but checked by its hash only ({checked['not_checked']}); anybody could have made it"
+    return True, f"{what}; its hash and its signature hold"
+
+
+def _is_named(seed: Seed, rule: Mapping[str, Any]) -> bool:
+    """Whether the seed says of itself that it is the value the rule named."""
+    evidence = seed.evidence or {}
+    pulse = evidence.get("pulse", {})
+    if seed.kind == "drand" and rule.get("beacon") == "drand" and rule.get("round") == pulse.get("round"):
+        of, told = _chain_of_rule(rule), evidence.get("chain")
+        return of is not None and (drand.could_be_of(pulse, of) if told is None else told["hash"] == of.hash)
+    if seed.kind == "nist":
+        return bool(
+            rule.get("beacon") == "nist" and rule.get("time") == pulse.get("timeStamp") and rule.get("chain") == pulse.get("chainIndex")
+        )
+    if seed.kind == "reveal" and isinstance(rule.get("reveal"), Mapping):
+        return dict(rule["reveal"]) == {part["who"]: part["commitment"] for part in evidence.get("parts", [])}
+    return False
+
+
+def _signed(seed: Seed) -> bool:
+    """Whether the evidence, as far as it speaks of signatures, says that the pulse's holds."""
+    evidence = seed.evidence or {}
+    return "checked" not in evidence or beacons.signature_stored(evidence)
 
 
 # --- commit, then reveal -----------------------------------------------------------------------------------------
@@ -303,28 +348,36 @@ def reveal(parts: Sequence[tuple[str, str, str]], *, digest: str) -> Seed:
 # --- beacons -----------------------------------------------------------------------------------------------------
 
 
-def beacon(pulse: str | Mapping[str, Any]) -> Seed:
-    """The seed in a public beacon's pulse, checked offline as far as hashes go.
+def beacon(pulse: str | Mapping[str, Any], *, chain: str | Mapping[str, Any] | None = None, certificate: str | None = None) -> Seed:
+    """The seed in a public beacon's pulse, checked offline: by its hash, and by its signature.
 
     Parameters
     ----------
     pulse : str or mapping
-        The JSON that drand (``round``, ``randomness``, ``signature``) or the NIST beacon 2.0 (``pulse``) publishes.
+        The JSON that drand (``round``, ``signature``, ``previous_signature`` where its chain has one, ``randomness``) or the
+        NIST beacon 2.0 (``pulse``) publishes.
+    chain : str or mapping, optional
+        drand only: ``quicknet``, ``default``, or the JSON of another chain's ``/info``. Left out, the one of the two that has
+        signatures of this length.
+    certificate : str, optional
+        NIST only: the certificate that the pulse names, as PEM text; the authorities that issued it may follow.
 
     Returns
     -------
     Seed
-        drand: its ``randomness``, which must be SHA-256 of its signature. NIST: its ``outputValue``, which must be
-        SHA-512 of the pulse's fields and signature (NISTIR 8213, section 4). Lower-case hexadecimal.
+        drand: its ``randomness``, SHA-256 of the signature. NIST: its ``outputValue``, SHA-512 of the pulse's fields and
+        signature. Lower-case hexadecimal. ``evidence["checked"]`` says what was checked: a pulse whose signature was not
+        (the certificate or the previous signature is lacking, or a library) is no anchor for the seed.
 
     Raises
     ------
     VerificationError
-        The value does not follow from the pulse's own fields.
+        The value does not follow from the pulse's own fields, or the signature does not hold.
 
     Notes
     -----
-    The signatures themselves are not checked (that needs the beacon's public key); anybody can look the pulse up.
+    drand: a BLS signature on BLS12-381 under the chain's public key (schemes of `drand.SCHEMES`). NIST: RSA with SHA-512 over
+    the pulse's fields (NISTIR 8213), under a certificate of SHA-512 ``certificateId`` that was issued for the beacon's host.
 
     Examples
     --------
@@ -333,19 +386,23 @@ def beacon(pulse: str | Mapping[str, Any]) -> Seed:
     ...
     trialkit.door.VerificationError: the drand pulse of round 1 says randomness 00..., ...
     """
-    record = canonical.loads(pulse, where="the beacon's pulse") if isinstance(pulse, str) else dict(pulse)
-    record = record.get("pulse", record)
-    if not isinstance(record, Mapping):
-        raise InputError("the beacon's pulse is not a JSON object. Paste the whole answer of the beacon.")
-    if "randomness" in record and "signature" in record:
-        text = beacons.drand_value(record)
-        return Seed(text=text, source=f"drand round {record['round']}", kind="drand", evidence={"pulse": dict(record)})
-    if "outputValue" in record and "signatureValue" in record:
-        text = beacons.nist_value(record)
-        return Seed(text=text, source=f"NIST beacon, pulse of {record['timeStamp']}", kind="nist", evidence={"pulse": dict(record)})
-    raise InputError(
-        "the pulse is neither drand's (round, randomness, signature) nor NIST's (outputValue, signatureValue). Paste the "
-        "beacon's whole answer."
+    found = beacons.read(pulse, chain=chain, certificate=certificate)
+    return Seed(text=found.text, source=found.source, kind=found.kind, evidence=found.evidence)
+
+
+def rechecked(seed: Seed) -> tuple[bool, str] | None:
+    """What a beacon's pulse shows today: whether its signature holds, and how or why that is not known. None for other seeds.
+
+    Raises
+    ------
+    VerificationError
+        The pulse is not true.
+    """
+    if seed.kind not in beacons.HASHES:
+        return None
+    found = beacons.again(seed.evidence or {})
+    return bool(found.signed), f"{found.source}: {beacons.HASHES[found.kind]}; " + (
+        f"signature: {found.how}" if found.signed else found.how
     )
 
 
@@ -372,7 +429,8 @@ def from_dict(record: Mapping[str, Any]) -> Seed:
             parts = [(str(p["who"]), str(p["secret"]), str(p["commitment"])) for p in evidence["parts"]]
             seed = reveal(parts, digest=str(evidence["plan"]))
         else:
-            seed = beacon(evidence["pulse"])
+            found = beacons.again(evidence)
+            seed = Seed(text=found.text, source=found.source, kind=found.kind, evidence=found.evidence)
     except VerificationError:
         raise
     except (InputError, KeyError, TypeError, ValueError) as error:

@@ -153,6 +153,12 @@ def verify(
     seed_ok, why = seeds.anchored(seed, plan.seed_rule)
     _check_claims(plan, record, seed, seed_ok, why)
     checks.append(("seed", why))
+    pulse = seeds.rechecked(seed)
+    if pulse is not None and pulse[0]:
+        checks.append(("pulse", pulse[1]))
+    elif pulse is not None:
+        notes.append(f"The beacon's pulse is checked by its hash only, which anybody can make: {pulse[1]}.")
+        seed_ok = False
     if seed_ok and not (commitment is not None and commitment.strip().lower() == plan.commitment):
         notes.append("The seed is the one that the plan names; only the longer commitment can show that it was named before the draw.")
         seed_ok = False

@@ -17,7 +17,15 @@ WAYS = "--seed N, --seed - (standard input), --seed-file FILE, --beacon PULSE.js
 
 
 def seed_of(
-    plan: Plan, *, seed: str | None, seed_file: Path | None, beacon: Path | None, reveal: Path | None, source: str | None
+    plan: Plan,
+    *,
+    seed: str | None,
+    seed_file: Path | None,
+    beacon: Path | None,
+    reveal: Path | None,
+    source: str | None,
+    chain: Path | None = None,
+    certificate: Path | None = None,
 ) -> tuple[str | Seed, str | None]:
     """The one seed that was given and its source; asked for at a terminal when none was."""
     from trialkit.door import InputError
@@ -31,8 +39,10 @@ def seed_of(
         raise InputError(
             "--seed-source belongs to a typed seed; a beacon's pulse and revealed secrets say themselves where they come from."
         )
+    if beacon is None and (chain is not None or certificate is not None):
+        raise InputError("--chain and --beacon-certificate belong to a beacon's pulse. Give it: --beacon PULSE.json.")
     if beacon is not None:
-        return _pulse(beacon), None
+        return _pulse(beacon, plan, chain, certificate), None
     if reveal is not None:
         return _revealed(reveal, plan), None
     if not given:
@@ -50,10 +60,14 @@ def seed_of(
     return text, source
 
 
-def _pulse(path: Path) -> Seed:
+def _pulse(path: Path, plan: Plan, chain: Path | None, certificate: Path | None) -> Seed:
+    """A pulse, checked under the chain that was given, else the one the plan names."""
     from trialkit.allocation import beacon
 
-    return beacon(read_text(path))
+    rule = plan.seed_rule
+    named = rule.get("info", rule.get("chain")) if isinstance(rule, Mapping) and rule.get("beacon") == "drand" else None
+    pem = None if certificate is None else read_text(certificate)
+    return beacon(read_text(path), chain=named if chain is None else read_text(chain), certificate=pem)
 
 
 def _revealed(path: Path, plan: Plan) -> Seed:
@@ -73,12 +87,19 @@ def _revealed(path: Path, plan: Plan) -> Seed:
     return reveal([(who, secret, named[who]) for who, secret in secrets.items()], digest=plan.digest)
 
 
-def seed_rule(text: str) -> Mapping[str, Any] | str:
-    """``drand:ROUND``, ``drand:CHAIN:ROUND``, ``nist:TIME``, ``nist:CHAIN:TIME``, ``reveal:FILE``; anything else is a rule in words."""
+def seed_rule(text: str, chain: Path | None = None) -> Mapping[str, Any] | str:
+    """``drand:ROUND``, ``drand:CHAIN:ROUND``, ``nist:TIME``, ``nist:CHAIN:TIME``, ``reveal:FILE``; anything else is a rule in words.
+
+    `chain` is the file of a drand chain's ``/info``.
+    """
     from trialkit.allocation import drand_rule, nist_rule, reveal_rule
     from trialkit.door import InputError, unknown_word
 
     kind, colon, rest = text.strip().partition(":")
+    if chain is not None and kind != "drand":
+        raise InputError(
+            "--chain is the info of a drand chain, and the rule for the seed names no round of one. Write --seed-rule drand:ROUND."
+        )
     if not colon or " " in kind:
         if not text.strip():
             raise InputError("the rule for the seed is empty. Say in advance where the seed will come from, or leave --seed-rule out.")
@@ -87,7 +108,9 @@ def seed_rule(text: str) -> Mapping[str, Any] | str:
         found = re.fullmatch(r"(?:([a-z]+):)?([0-9]{1,12})", rest, re.ASCII)
         if found is None:
             raise InputError(f"--seed-rule {text!r}: write drand:ROUND or drand:CHAIN:ROUND, as drand:quicknet:21000000.")
-        return drand_rule(round=int(found[2]), chain=found[1] or "quicknet")
+        if chain is not None and found[1] is not None:
+            raise InputError(f"--seed-rule {text!r} names a chain, and --chain gives another way of naming one. Keep one of the two.")
+        return drand_rule(round=int(found[2]), chain=read_text(chain) if chain is not None else found[1] or "quicknet")
     if kind == "nist":
         found = re.fullmatch(r"(?:([0-9]{1,4}):)?([0-9]{4}-.*)", rest, re.ASCII)
         if found is None:

@@ -32,16 +32,21 @@ def plan(
     rule: str | None = typer.Option(
         None, "--seed-rule", help="Where the seed will come from: drand:ROUND, nist:TIME, reveal:COMMITMENTS.json, or words."
     ),
+    chain: Path | None = typer.Option(None, help="A drand chain other than quicknet and default: the JSON of its /info."),
     force: bool = typer.Option(False, "--force", help="Overwrite a plan that exists (never an allocation)."),
     as_json: bool = _JSON,
 ) -> None:
     """Match the sites and lock the pairs; publish the hash it prints before any seed exists."""
     from trialkit.allocation import match_from_design, within_pairs
     from trialkit.design import TrialDesign
+    from trialkit.door import InputError
 
+    if chain is not None and rule is None:
+        raise InputError("--chain is the info of a drand chain, and no rule for the seed was given. Write --seed-rule drand:ROUND.")
+    named = None if rule is None else seed_rule(rule, chain)
     declared = TrialDesign.from_toml(design)
     pairing = match_from_design(_sites(sites, declared.allocation.id if declared.allocation else "site"), declared)
-    locked = within_pairs(pairing, arms=declared.arms.labels, source=sites, seed_rule=None if rule is None else seed_rule(rule))
+    locked = within_pairs(pairing, arms=declared.arms.labels, source=sites, seed_rule=named)
     _keep_drawn(output)
     locked.save(output, force=force)
     if as_json:
@@ -135,6 +140,8 @@ def draw(
     seed: str | None = typer.Option(None, help="The seed as published; '-' reads it from standard input."),
     seed_file: Path | None = typer.Option(None, help="A file that holds the seed, so that it need not stand in a shell history."),
     beacon: Path | None = typer.Option(None, help="A drand or NIST pulse as the beacon answered it (JSON); checked offline."),
+    beacon_certificate: Path | None = typer.Option(None, help="The certificate that a NIST pulse names (PEM)."),
+    chain: Path | None = typer.Option(None, help="The drand chain's /info (JSON), where the plan does not name the chain."),
     reveal: Path | None = typer.Option(None, help="The parties' secrets (JSON), against the commitments in the plan."),
     seed_source: str | None = typer.Option(None, help="Where a typed seed came from, in words."),
     output: Path = typer.Option(..., "-o", "--output", help="Where the allocation's certificate goes (JSON); never overwritten."),
@@ -144,7 +151,16 @@ def draw(
     """Draw the arms, once. Without a seed it is asked for, unseen. A second draw on the same plan is refused (exit 3)."""
     from trialkit.allocation import Plan, draw_once
 
-    chosen, source = seed_of(Plan.load(plan), seed=seed, seed_file=seed_file, beacon=beacon, reveal=reveal, source=seed_source)
+    chosen, source = seed_of(
+        Plan.load(plan),
+        seed=seed,
+        seed_file=seed_file,
+        beacon=beacon,
+        reveal=reveal,
+        source=seed_source,
+        chain=chain,
+        certificate=beacon_certificate,
+    )
     allocation = draw_once(plan, output, seed=chosen, seed_source=source, csv_path=csv)
     counts = allocation.frame["arm"].value_counts().to_dict()
     record = allocation.certificate.record
