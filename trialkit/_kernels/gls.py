@@ -71,14 +71,13 @@ def contrast_covariance(groups: Sequence[Units], contrasts: ArrayLike) -> Gls:
     p = L.shape[1]
     information = np.zeros((p, p))
     rows = 0.0
-    crude = np.zeros((p, p))
     for g in groups:
         try:
             half = np.linalg.solve(np.linalg.cholesky(g.covariance), g.design)
         except np.linalg.LinAlgError as error:
             raise ValueError("the covariance of a unit is not positive definite") from error
-        information += np.einsum("u,urp,urq->pq", g.count, half, half)
-        crude += np.einsum("u,urp,urq->pq", g.count, g.design, g.design)
+        flat = half.reshape(-1, p)
+        information += (flat * np.repeat(g.count, half.shape[1])[:, None]).T @ flat
         rows += float(g.count.sum()) * g.design.shape[1]
     # scaled to unit diagonal first, so that what counts as zero does not depend on the outcome's units
     scale = np.sqrt(np.where(np.diag(information) > 0, np.diag(information), 1.0))
@@ -90,4 +89,4 @@ def contrast_covariance(groups: Sequence[Units], contrasts: ArrayLike) -> Gls:
         raise ValueError("the effect cannot be estimated from this design")
     inside = Ls @ vectors[:, keep]
     covariance = (inside / values[keep]) @ inside.T
-    return Gls(information, covariance, int(np.linalg.matrix_rank(crude)), rows)
+    return Gls(information, covariance, int(keep.sum()), rows)

@@ -78,6 +78,20 @@ def power_t(shift: ArrayLike, df: ArrayLike, alpha: ArrayLike, sides: int = 2) -
     return np.where(s == 0, a, np.clip(out, 0.0, 1.0))
 
 
+def power_t_one(shift: float, df: float, alpha: float, sides: int = 2) -> float:
+    """`power_t` of three numbers, at a fifth of its time: what a search for a root calls again and again."""
+    if shift == 0.0 or not alpha > 1e-6 or not 0.5 <= df <= 1e8 or abs(shift) > 50.0:
+        return float(power_t(shift, df, alpha, sides))
+    crit = -float(special.stdtrit(df, alpha / sides))
+    if sides == 2:
+        value = float(stats.ncf.sf(crit * crit, 1.0, df, shift * shift))
+        return min(max(value, alpha), 1.0) if math.isfinite(value) else float(power_t(shift, df, alpha, sides))
+    value = float(stats.nct.sf(crit, df, shift))
+    if not math.isfinite(value):
+        return float(power_t(shift, df, alpha, sides))
+    return min(max(value, alpha), 1.0) if shift > 0.0 else max(min(value, alpha), 0.0)
+
+
 def power_z(shift: ArrayLike, alpha: ArrayLike, sides: int = 2, *, upper_only: bool = False) -> Array:
     """Power of the normal test. ``upper_only`` leaves out the tail on the wrong side, as many sample-size formulas do."""
     s, a = _broadcast(shift, alpha)

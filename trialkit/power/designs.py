@@ -485,32 +485,28 @@ def _longitudinal(plan: _Plan) -> _Fit:
     time, n_time = _time_columns(T, design.time_effects)
     exposure = _exposure_columns(X, design)
     n_effects = exposure.shape[2]
+    seen = np.isfinite(X)
+    mix = np.where(seen, X, 0.0)
+    spread = plan.scale.by_period if plan.scale.by_period is not None else plan.scale.variance
+    sd = np.sqrt((1 - mix) * np.array(spread[0]) + mix * np.array(spread[1]))
+    icc = plan.scale.icc
+    rho = (1 - mix) * icc[0] + mix * icc[1]
+    between = np.sqrt(rho) * sd * math.sqrt(1 - design.r2_cluster)
+    within = np.sqrt(1 - rho) * sd * math.sqrt(1 - design.r2_person) / np.sqrt(size)
+    V = R * (between[:, :, None] * between[:, None, :]) + P * (within[:, :, None] * within[:, None, :])
+    if design.intervention_sd:
+        V = V + design.intervention_sd**2 * (mix[:, :, None] * mix[:, None, :])
+        stay = math.sqrt(design.cac if design.cac is not None else 1.0)
+        cross = design.intervention_correlation * design.intervention_sd * stay * between * mix
+        V = V + cross[:, :, None] + cross[:, None, :]
+    D = np.concatenate([np.broadcast_to(time, (S, T, n_time)), exposure], axis=2)
+    # sequences seen in the same periods are units of one shape
     groups = []
-    for s in range(S):
-        seen = np.isfinite(X[s])
-        if not seen.any() or per[s] == 0:
-            continue
-        x = X[s]
-        mix = np.where(seen, x, 0.0)
-        spread = plan.scale.by_period if plan.scale.by_period is not None else plan.scale.variance
-        sd = np.sqrt((1 - mix) * np.array(spread[0]) + mix * np.array(spread[1]))
-        icc = plan.scale.icc
-        rho = (1 - mix) * icc[0] + mix * icc[1]
-        between = np.sqrt(rho) * sd * math.sqrt(1 - design.r2_cluster)
-        within = np.sqrt(1 - rho) * sd * math.sqrt(1 - design.r2_person) / np.sqrt(size[s])
-        V = R * np.outer(between, between) + P * np.outer(within, within)
-        if design.intervention_sd:
-            V = V + design.intervention_sd**2 * np.outer(mix, mix)
-            cross = (
-                design.intervention_correlation
-                * design.intervention_sd
-                * math.sqrt(design.cac if design.cac is not None else 1.0)
-                * between
-                * mix
-            )
-            V = V + np.add.outer(cross, cross)
-        D = np.concatenate([time, exposure[s]], axis=1)
-        groups.append(gls.units(D[seen], V[np.ix_(seen, seen)], per[s]))
+    used = (per > 0) & seen.any(axis=1)
+    for pattern in np.unique(seen[used], axis=0) if not seen[used].all() else np.ones((1, T), dtype=bool):
+        here = used & (seen == pattern).all(axis=1)
+        at = np.flatnonzero(pattern)
+        groups.append(gls.units(D[here][:, at], V[here][:, at[:, None], at], per[here]))
     contrast = np.concatenate([np.zeros(n_time), np.full(n_effects, 1 / n_effects)])
     fit = gls.contrast_covariance(groups, contrast)
     cells = fit.rows

@@ -37,7 +37,7 @@ def power_of(noncentrality: float, df: float, design: PowerDesign, numerator_df:
     shift = math.sqrt(noncentrality)
     kind = design.distribution
     if kind == "f":
-        return float(noncentral.power_t(shift, df, alpha, sides))
+        return noncentral.power_t_one(shift, df, alpha, sides)
     if kind in ("z", "z-plus-one"):
         return float(noncentral.power_z(shift, alpha, sides, upper_only=True))
     if kind == "z-both-tails":

@@ -349,18 +349,9 @@ def _find_clusters(design: PowerDesign, target: float) -> PowerResult:
     step = _step(free)
     shift = float(special.ndtri(1 - free.alpha / free.comparisons / free.sides) + special.ndtri(target))
     start = max(4.0, 1000.0 * max(shift, 0.1) ** 2 / float(reference.noncentrality or 1.0))
-    low, high = start, start + 4
-    while high > _MOST or at_or_zero(at, high) < target:
-        low, high = high, 1.2 * high + 2
-        if high > _MOST:
-            best = at(_MOST)
-            raise Infeasible(f"a billion clusters do not reach a power of {target:g}; they have {best:.4f}.", max_power=best)
-    while low > 1 and at_or_zero(at, low) >= target:
-        low, high = low / 2, low
-    if at_or_zero(at, low) < target:
-        exact = float(optimize.brentq(lambda j: at_or_zero(at, j) - target, low, high, xtol=1e-9, rtol=1e-12))
-    else:
-        exact = low
+    exact = _by_secant(at, target, start)
+    if exact is None:
+        exact = _by_bisection(at, target, start)
     whole = step * math.ceil(exact / step - 1e-9)
     while at_or_zero(at, float(whole)) < target:
         whole += step
@@ -383,15 +374,61 @@ def _find_clusters(design: PowerDesign, target: float) -> PowerResult:
     )
 
 
+def _by_secant(at: Callable[[float], float], target: float, start: float) -> float | None:
+    """Where the power is the target: a normal quantile of power against the root of J is all but a straight line. None: not found so."""
+    goal = float(special.ndtri(target))
+
+    def miss(root: float) -> float:
+        power = at_or_zero(at, root * root)
+        return float(special.ndtri(power)) - goal if 0.0 < power < 1.0 else math.nan
+
+    before = math.sqrt(start)
+    off = miss(before)
+    here = before * (1.0 - off / (goal + float(special.ndtri(1 - 1e-2)) + 1.0)) if math.isfinite(off) else math.nan
+    for _ in range(12):
+        if not 1.0 < here < math.sqrt(_MOST):
+            return None
+        now = miss(here)
+        if not math.isfinite(now):
+            return None
+        if abs(now) < 1e-13 or abs(here - before) < 1e-11 * here:
+            return here * here
+        if now == off:
+            return None
+        here, before, off = here - now * (here - before) / (now - off), here, now
+    return None
+
+
+def _by_bisection(at: Callable[[float], float], target: float, start: float) -> float:
+    """The same by brackets, which also find the fewest clusters with which there is a test at all."""
+    low, high = start, start + 4
+    while high > _MOST or at_or_zero(at, high) < target:
+        low, high = high, 1.2 * high + 2
+        if high > _MOST:
+            best = at(_MOST)
+            raise Infeasible(f"a billion clusters do not reach a power of {target:g}; they have {best:.4f}.", max_power=best)
+    while low > 1 and at_or_zero(at, low) >= target:
+        low, high = low / 2, low
+    if at_or_zero(at, low) >= target:
+        return low
+    return float(optimize.brentq(lambda j: at_or_zero(at, j) - target, low, high, xtol=1e-9, rtol=1e-12))
+
+
+# degrees of freedom that one more cluster brings, by the first word of the rule
+_DF_A_CLUSTER = {"clusters": 1.0, "pairs": 0.5, "strata": 0.0, "infinite": 0.0, "given": 0.0}
+
+
 def _scaled(design: PowerDesign, reference: Precision) -> Callable[[float], float] | None:
-    """Power at any number of clusters from two evaluations, when variance goes as 1/J and df as a straight line; else None."""
-    twice = precision(design, clusters=2000.0)
-    slope = (twice.df - reference.df) / 1000.0 if math.isfinite(reference.df) else 0.0
-    thrice = precision(design, clusters=500.0)
-    if abs(twice.variance * 2 / reference.variance - 1) > 1e-12 or abs(thrice.variance / 2 / reference.variance - 1) > 1e-12:
+    """Power at any number of clusters from one or two evaluations, where the variance goes as 1/J and df as a straight line; else None."""
+    if design.distribution == "z-plus-one" or design.design == "partially-nested" or "Welch" in reference.df_rule:
         return None
-    if math.isfinite(reference.df) and abs(thrice.df - (reference.df - 500.0 * slope)) > 1e-9 * max(1.0, reference.df):
-        return None
+    kept = reference.clusters / 1000.0
+    slope = _DF_A_CLUSTER.get(reference.df_rule.split(" - ")[0], math.nan) * kept
+    if not math.isfinite(slope):
+        twice = precision(design, clusters=2000.0)
+        slope = (twice.df - reference.df) / 1000.0
+        if abs(twice.variance * 2 / reference.variance - 1) > 1e-12:
+            return None
     if reference.noncentrality is None:
         return None
     unit = reference.noncentrality / 1000.0
