@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,24 @@ from trialkit.power.outcomes import Scale, arms, on_analysis_scale
 from trialkit.power.specification import PowerDesign
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class VersusControl:
+    """Every intervention arm against the control.
+
+    Attributes
+    ----------
+    effect : (k,)
+        Differences from control.
+    std_error : (k,)
+    loading : (k,)
+        sqrt{n_i / (n_0 + n_i)}; two comparisons have the product of theirs as correlation.
+    """
+
+    effect: tuple[float, ...]
+    std_error: tuple[float, ...]
+    loading: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +53,7 @@ class Precision:
     effect : float or None
         On the analysis scale.
     noncentrality : float or None
-        effect^2 / variance, or its several-arm counterpart.
+        effect^2 / variance, or its several-arm counterpart; with a margin (distance from it)^2 / variance.
     clusters, cluster_size : float
         What is analysed, after attrition.
     formula, df_rule : str
@@ -54,6 +72,15 @@ class Precision:
     sources: tuple[str, ...]
     scale: Scale
     numerator_df: float = 1.0
+    versus: VersusControl | None = None
+
+    def scaled(self, times: float, df: float) -> Precision:
+        """The same with so many times the clusters, where every variance goes as one over their number."""
+        versus = self.versus
+        if versus is not None:
+            versus = replace(versus, std_error=tuple(e / math.sqrt(times) for e in versus.std_error))
+        lam = self.noncentrality if self.noncentrality is None else self.noncentrality * times
+        return replace(self, variance=self.variance / times, df=df, noncentrality=lam, clusters=self.clusters * times, versus=versus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +107,18 @@ class _Fit:
     sources: tuple[str, ...] = ()
     noncentrality: float | None = None
     numerator_df: float = 1.0
+    versus: VersusControl | None = None
+
+
+def distance(design: PowerDesign, effect: float) -> float:
+    """How far an effect lies on the good side of the value that is tested: of 0, or of the margin."""
+    if design.hypothesis == "superiority":
+        return abs(effect)
+    margin = float(design.margin or 0.0)
+    if design.hypothesis == "equivalence":
+        return margin - abs(effect)
+    good = effect if design.better == "higher" else -effect
+    return good + margin if design.hypothesis == "non-inferiority" else good - margin
 
 
 def precision(design: PowerDesign, *, clusters: float | None = None, size: float | None = None) -> Precision:
@@ -119,7 +158,10 @@ def precision(design: PowerDesign, *, clusters: float | None = None, size: float
     if lam is not None:
         lam /= design.variance_factor
     elif effect is not None:
-        lam = effect**2 / variance if variance > 0 else math.inf
+        lam = distance(design, effect) ** 2 / variance if variance > 0 else math.inf
+    versus = fit.versus
+    if versus is not None:
+        versus = replace(versus, std_error=tuple(e * math.sqrt(design.variance_factor) for e in versus.std_error))
     mean_size = (
         np.nanmean(np.concatenate([np.ravel(np.asarray(s, dtype=float)) for s in _as_list(plan.size)]))
         if plan.size is not None
@@ -137,6 +179,7 @@ def precision(design: PowerDesign, *, clusters: float | None = None, size: float
         sources=(*fit.sources, *plan.scale.sources),
         scale=plan.scale,
         numerator_df=fit.numerator_df,
+        versus=versus,
     )
 
 
@@ -582,20 +625,23 @@ def _several_arms(plan: _Plan) -> _Fit:
     design = plan.design
     g = int(design.arms)
     v = _cluster_variances(plan)[0]
-    k = plan.clusters / g
-    groups = [gls.units([np.eye(g)[a]], [[v]], k) for a in range(g)]
+    weights = np.concatenate([[1.0], np.full(g - 1, design.allocation_ratio)])
+    n = plan.clusters * weights / weights.sum()
+    groups = [gls.units([np.eye(g)[a]], [[v]], n[a]) for a in range(g)]
     df = {"clusters-arms": plan.clusters - g, "infinite": math.inf}
     sources = ("Raudenbush 1997, Psychol Methods 2:173", "Zhang & Yuan 2018, Practical Statistical Power Analysis")
+    if design.versus_control is not None:
+        return _versus_control(design, v, n, df)
     if design.means is not None and design.contrast is None:
         C = np.eye(g)[1:] - np.eye(g)[0]
         middle = gls.contrast_covariance(groups, C).covariance
         difference = C @ np.array(design.means)
         lam = float(difference @ np.linalg.solve(middle, difference))
         return _Fit(
-            v / k,
+            v / n[0],
             df,
             "clusters-arms",
-            "F(g-1, J-g), noncentrality k sum (mu_j - mubar)^2 / v, v = sigma2 {rho + (1-rho)/m}",
+            "F(g-1, J-g), noncentrality sum k_j (mu_j - mubar)^2 / v, v = sigma2 {rho + (1-rho)/m}",
             sources,
             noncentrality=lam,
             numerator_df=g - 1.0,
@@ -603,7 +649,29 @@ def _several_arms(plan: _Plan) -> _Fit:
     contrast = np.array(design.contrast) if design.contrast is not None else np.concatenate([[-1.0], np.full(g - 1, 1 / (g - 1))])
     variance = gls.contrast_covariance(groups, contrast).variance
     words = "given contrast" if design.contrast is not None else "mean of the interventions against control"
-    return _Fit(variance, df, "clusters-arms", f"Var = sum c_j^2 v/k, {words}", sources)
+    return _Fit(variance, df, "clusters-arms", f"Var = sum c_j^2 v/k_j, {words}", sources)
+
+
+def _versus_control(design: PowerDesign, v: float, n: Array, df: dict[str, float]) -> _Fit:
+    """Each intervention arm against control; the smallest difference stands for them where one number is asked for."""
+    variances = v / n[0] + v / n[1:]
+    if design.means is not None:
+        effects = tuple(m - design.means[0] for m in design.means[1:])
+    else:
+        effects = (0.0 if design.effect is None else float(design.effect),) * len(variances)
+    least = min(effects, key=abs)
+    loading = tuple(np.sqrt(n[1:] / (n[0] + n[1:])).tolist())
+    known = design.means is not None or design.effect is not None
+    source = {"dunnett": ("Dunnett 1955, J Am Stat Assoc 50:1096",), "bonferroni": (), "unadjusted": ()}[str(design.versus_control)]
+    return _Fit(
+        float(variances[0]),
+        df,
+        "clusters-arms",
+        "Var = v/k_0 + v/k_j for arm j against control, one error variance for all",
+        (*source, "Raudenbush 1997, Psychol Methods 2:173"),
+        noncentrality=least**2 / float(variances[0]) if known else None,
+        versus=VersusControl(effects, tuple(np.sqrt(variances).tolist()), loading) if known else None,
+    )
 
 
 def _effect_modification(plan: _Plan) -> _Fit:

@@ -133,6 +133,11 @@ class PowerResult(Result):
         return self.precision.clusters * self.precision.cluster_size / self.design_effect
 
     @property
+    def versus_control(self) -> pd.DataFrame:
+        """Several arms against control, one row a comparison: effect, std_error, power at the level of one comparison."""
+        return words.versus_table(self)
+
+    @property
     def frame(self) -> pd.DataFrame:
         """One row (two when the ICC is an estimate: the second at its 80th percentile)."""
         row = {

@@ -37,6 +37,9 @@ _SAME_CORRELATION = {
 }
 DF_RULES = ("clusters-2", "clusters-3", "welch", "residual", "containment", "infinite", "subjects", "within-strata")
 ARMS = ("control", "intervention")
+HYPOTHESES = ("superiority", "non-inferiority", "equivalence", "superiority-by-margin")
+_SAME_HYPOTHESIS = {"noninferiority": "non-inferiority", "substantial-superiority": "superiority-by-margin", "tost": "equivalence"}
+VERSUS_CONTROL = ("dunnett", "bonferroni", "unadjusted")
 
 # argument: (least, is it open there, greatest, is it open there, what the number is)
 _RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
@@ -79,6 +82,7 @@ _RANGES: dict[str, tuple[float, bool, float, bool, str]] = {
     "controls": (0, True, math.inf, True, "the number of people in the arm without clusters"),
     "modifier_icc": (0, False, 1, False, "the ICC of the effect modifier"),
     "modifier_sd": (0, True, math.inf, True, "the standard deviation of the effect modifier"),
+    "margin": (0, True, math.inf, True, "the distance from no effect that matters, on the scale of the effect"),
     "variance_factor": (0, True, math.inf, True, "a further factor on the variance of the effect"),
 }
 _BY_ARM = ("icc", "icc_subcluster", "sd", "cluster_size", "cluster_size_cv", "clusters", "k")
@@ -115,9 +119,11 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "means": ("several-arms",),
     "contrast": ("several-arms",),
     "comparisons": ("several-arms",),
+    "versus_control": ("several-arms",),
+    "success": ("several-arms",),
     "modifier_icc": ("effect-modification",),
     "modifier_sd": ("effect-modification",),
-    "allocation_ratio": ("parallel", "stratified", "baseline", "three-level", "effect-modification"),
+    "allocation_ratio": ("parallel", "stratified", "baseline", "three-level", "effect-modification", "several-arms"),
     "cluster_size_cv": ("parallel", "matched-pairs", "stratified", "baseline", "partially-nested", "several-arms"),
     "analysis": ("parallel", "matched-pairs", "stratified", "baseline", "partially-nested", "several-arms"),
 }
@@ -187,6 +193,19 @@ class PowerDesign:
         Partially nested: people in the arm without clusters; ``clusters`` are those of the intervention arm.
     arms, means, contrast, comparisons
         Several arms: their means and an omnibus F test; or a contrast; or ``comparisons`` tests with a Bonferroni level.
+        ``allocation_ratio`` is then the clusters of each intervention arm for each control cluster.
+    versus_control : {"dunnett", "bonferroni", "unadjusted"}
+        Several arms: every intervention arm (of ``means``, the control first; or all with the same ``effect``) against control, at
+        Dunnett's critical value, or at alpha over their number, or at alpha.
+    success : {"each", "any", "all"}
+        What the power of ``versus_control`` is of: "each" (default) every single comparison, so the least of them; "any" at least one
+        significant; "all" every one significant in the same trial.
+    hypothesis : {"superiority", "non-inferiority", "equivalence", "superiority-by-margin"}
+        With a ``margin`` (positive, on the scale of the effect; the logarithm for ratios). The test is one-sided at ``alpha``, equivalence
+        two such tests (TOST): 0.025 goes with the 95% confidence interval. Non-inferiority and equivalence assume no effect unless one is
+        given.
+    better : {"higher", "lower"}
+        Which way a good effect points.
     modifier_icc, modifier_sd
         Effect modification: ``effect`` is the interaction coefficient.
     outcome : {"continuous", "binary", "rate", "count", "ordinal", "survival"}
@@ -246,6 +265,8 @@ class PowerDesign:
     means: Any = None
     contrast: Any = None
     comparisons: int = 1
+    versus_control: str | None = None
+    success: str = "each"
     modifier_icc: float | None = None
     modifier_sd: float = 1.0
     outcome: str | None = None
@@ -266,6 +287,9 @@ class PowerDesign:
     attrition: float = 0.0
     cluster_attrition: float = 0.0
     attrition_cv: bool = False
+    hypothesis: str = "superiority"
+    margin: float | None = None
+    better: str = "higher"
     variance_factor: float = 1.0
     icc_source: str = ""
 
@@ -294,6 +318,7 @@ class PowerDesign:
         self._set_outcome()
         self._set_kind()
         self._check_kind()
+        self._set_hypothesis()
 
     # --- normalising ----------------------------------------------------------------------------------------
 
@@ -314,6 +339,10 @@ class PowerDesign:
             "outcome": (OUTCOMES, {}),
             "scale": (("difference", "log-odds", "log-ratio"), {"log-odds-ratio": "log-odds"}),
             "icc_scale": (("proportion", "latent"), {}),
+            "hypothesis": (HYPOTHESES, _SAME_HYPOTHESIS),
+            "better": (("higher", "lower"), {}),
+            "versus_control": (VERSUS_CONTROL, {}),
+            "success": (("each", "any", "all"), {}),
             "design": (KINDS, {"pairs": "matched-pairs", "stepped-wedge": "longitudinal", "crossover": "longitudinal"}),
         }
         for name, (known, same) in words.items():
@@ -569,6 +598,13 @@ class PowerDesign:
         if number is None or number < 2:
             raise InputError("several arms: give arms (their number), means, or a contrast.")
         self._set("arms", number)
+        if self.versus_control is not None:
+            if self.contrast is not None or self.comparisons != 1:
+                raise InputError("versus_control compares each arm with control and sets the level: leave contrast and comparisons out.")
+            if self.means is not None and self.effect is not None:
+                raise InputError("give means (the control first), or one effect for every arm, not both.")
+        elif self._given("success"):
+            raise InputError('success goes with versus_control="dunnett", "bonferroni" or "unadjusted".')
         if self.contrast is not None:
             if abs(sum(self.contrast)) > 1e-9 * max(map(abs, self.contrast)) or not any(self.contrast):
                 raise InputError("the weights of a contrast must sum to 0 and not all be 0.")
@@ -578,6 +614,24 @@ class PowerDesign:
             pass  # a sample size or a detectable effect may still fill it in
         if self.outcome != "continuous":
             raise InputError("several arms are planned for a continuous outcome here; compare two arms at a time for others.")
+
+    def _set_hypothesis(self) -> None:
+        if self.hypothesis == "superiority":
+            if self.margin is not None:
+                raise InputError('margin is given: say hypothesis="non-inferiority", "equivalence" or "superiority-by-margin".')
+            if self._given("better"):
+                raise InputError('better goes with a margin: hypothesis="non-inferiority", "equivalence" or "superiority-by-margin".')
+            return
+        if self.margin is None:
+            raise InputError(f"{self.hypothesis} needs margin, {_RANGES['margin'][4]}.")
+        if self.design == "several-arms" and self.contrast is None:
+            raise InputError(f"{self.hypothesis} with several arms is of one difference: name it as a contrast, such as (-1, 1, 0).")
+        if self.distribution == "z-plus-one":
+            raise InputError('distribution="z-plus-one" is a formula for superiority only: "f" or "z".')
+        self._set("sides", 1)
+        said = (self.effect, self.p_intervention, self.odds_ratio, self.rate_intervention, self.hazard_ratio, self.means)
+        if self.hypothesis != "superiority-by-margin" and all(v is None for v in said):
+            self._set("effect", 0.0)
 
     def _given(self, name: str) -> bool:
         value = getattr(self, name)
@@ -607,6 +661,10 @@ class PowerDesign:
             data["rate_intervention"] = data["effect"] = None
         if {"effect", "hazard_ratio"} & set(changes):
             data["hazard_ratio"] = None
+        if "hypothesis" in changes and self.hypothesis != "superiority" and "sides" not in changes:
+            data["sides"] = 2
+        if {"p_intervention", "rate_intervention", "hazard_ratio", "odds_ratio"} & set(changes) and "effect" not in changes:
+            data["effect"] = None
         if {"effect", "odds_ratio"} & set(changes) and self.outcome == "ordinal":
             data["odds_ratio"] = data["effect"] = None
         if "means" in changes and self.contrast is not None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
+from trialkit._kernels import noncentral
 from trialkit.door import InputError, unknown_word
-from trialkit.power.designs import Precision, precision
+from trialkit.power.designs import Precision, distance, precision
 from trialkit.power.evaluate import power_at, power_from, power_of, shift_for
 from trialkit.power.outcomes import control_proportion
 from trialkit.power.results import PowerResult
@@ -41,11 +42,12 @@ _SEARCH: dict[str, tuple[float, float]] = {
     "intervention_sd": (0.0, 1e3),
     "overdispersion": (1e-6, 1e6),
     "modifier_sd": (1e-9, 1e9),
+    "margin": (1e-9, 1e9),
 }
 # a value to start from, where without one the design could not be told
-_STAND_IN = {"icc": 0.01, "controls": 100.0, "cac": 0.5, "person_time": 1.0, "k": 0.1}
+_STAND_IN = {"icc": 0.01, "controls": 100.0, "cac": 0.5, "person_time": 1.0, "k": 0.1, "margin": 1.0}
 _MOST = 1e9
-_LOGARITHMIC = ("alpha", "sd", "person_time", "controls", "overdispersion", "modifier_sd", "allocation_ratio", "intervention_sd")
+_LOGARITHMIC = ("alpha", "sd", "person_time", "controls", "overdispersion", "modifier_sd", "allocation_ratio", "intervention_sd", "margin")
 
 
 class Infeasible(InputError):
@@ -318,11 +320,12 @@ def _step(design: PowerDesign) -> int:
     if design.design == "longitudinal":
         per = design.clusters_per_sequence
         return int(sum(per)) if isinstance(per, tuple) else len(design.layout)
-    if design.design == "several-arms":
-        return int(design.arms)
     if design.design == "partially-nested":
         return 1
     ratio = Fraction(design.allocation_ratio).limit_denominator(20)
+    if design.design == "several-arms":
+        whole = abs(float(ratio) - design.allocation_ratio) < 1e-9
+        return ratio.denominator + ratio.numerator * (int(design.arms) - 1) if whole else 1
     arms = ratio.numerator + ratio.denominator if abs(float(ratio) - design.allocation_ratio) < 1e-9 else 1
     return arms * int(design.strata) if design.design == "stratified" else arms
 
@@ -340,6 +343,12 @@ def _find_clusters(design: PowerDesign, target: float) -> PowerResult:
     reference = precision(free, clusters=1000.0)
     if reference.noncentrality is None:
         power_from(reference, free)
+    if reference.effect is not None and distance(design, reference.effect) <= 0 and design.hypothesis != "superiority":
+        raise Infeasible(
+            f"an effect of {reference.effect:g} does not lie on the good side of the margin of {design.margin:g}: no number of clusters "
+            f"shows {design.hypothesis}.",
+            max_power=power_from(reference, free),
+        )
     if reference.noncentrality == 0:
         raise Infeasible("effect = 0: no number of clusters detects nothing.", max_power=design.alpha)
     if math.isinf(reference.noncentrality or 0.0):
@@ -432,12 +441,15 @@ def _scaled(design: PowerDesign, reference: Precision) -> Callable[[float], floa
     if reference.noncentrality is None:
         return None
     unit = reference.noncentrality / 1000.0
+    simple = reference.versus is None and design.hypothesis == "superiority"
 
     def at(clusters: float) -> float:
         df = reference.df + slope * (clusters - 1000.0) if slope else reference.df
         if df <= 0:
             raise InputError("no degrees of freedom")
-        return power_of(unit * clusters, df, design, reference.numerator_df)
+        if simple:
+            return power_of(unit * clusters, df, design, reference.numerator_df)
+        return power_from(reference.scaled(clusters / 1000.0, df), design)
 
     return at
 
@@ -557,41 +569,71 @@ def _without_effect(design: PowerDesign) -> PowerDesign:
 
 
 def _find_effect(design: PowerDesign, target: float, sign: float) -> PowerResult:
+    if design.hypothesis == "equivalence":
+        raise InputError('equivalence: the power falls as the effect grows; ask for the margin instead, solve(find="margin").')
+    if design.versus_control is not None:
+        return _find_common_effect(design, target, sign)
     found = precision(design)
+    start = 0.0  # where the power is alpha
+    if design.hypothesis != "superiority":
+        sign = 1.0 if design.better == "higher" else -1.0
+        start = float(design.margin or 0.0) * (-1.0 if design.hypothesis == "non-inferiority" else 1.0)
     constant = design.outcome in ("continuous", "survival")
-    if constant:
-        effect = sign * shift_for(target, found.df, design) * math.sqrt(found.variance)
-    else:
-        effect = sign * _moving_effect(design, target, sign, shift_for(target, found.df, design) * math.sqrt(found.variance))
+    far = shift_for(target, found.df, design) * math.sqrt(found.variance)
+    effect = sign * (start + far) if constant else sign * _moving_effect(design, target, sign, far, start)
     solved = design.replace(effect=effect)
     found = precision(solved)
     return PowerResult(solved, power_from(found, solved), found, solved_for="effect", exact=effect, target=target)
 
 
-def _moving_effect(design: PowerDesign, target: float, sign: float, start: float) -> float:
-    """Where the variance moves with the effect: bracket and bisect within the outcome's range."""
-    limit = math.inf
+def _find_common_effect(design: PowerDesign, target: float, sign: float) -> PowerResult:
+    """The difference from control, the same in every arm, at which comparisons with control have the power."""
+    found = precision(design.replace(effect=0.0))
+    unit = math.sqrt(found.variance)
+
+    def at(shift: float) -> float:
+        return power_at(design.replace(effect=sign * shift * unit))
+
+    effect = sign * unit * noncentral.inverse(at, target)
+    solved = design.replace(effect=effect)
+    found = precision(solved)
+    return PowerResult(solved, power_from(found, solved), found, solved_for="effect", exact=effect, target=target)
+
+
+def _range_of_effects(design: PowerDesign, sign: float) -> float:
+    """How large an effect in one direction can be."""
     if design.outcome == "binary" and design.scale in (None, "difference"):
         moving = design.p_control if isinstance(design.p_control, tuple) else (control_proportion(design),)
-        limit = min(1 - p if sign > 0 else p for p in moving) * (1 - 1e-12)
-    elif design.outcome == "binary" and design.scale == "log-ratio" and sign > 0:
+        return float(min(1 - p if sign > 0 else p for p in moving) * (1 - 1e-12))
+    if design.outcome == "binary" and design.scale == "log-ratio" and sign > 0:
         moving = design.p_control if isinstance(design.p_control, tuple) else (control_proportion(design),)
-        limit = -math.log(max(moving)) * (1 - 1e-12)
-    elif design.outcome in ("rate", "count") and design.scale != "log-ratio" and sign < 0:
-        limit = float(design.rate_control or 0) * (1 - 1e-12)
+        return -math.log(max(moving)) * (1 - 1e-12)
+    if design.outcome in ("rate", "count") and design.scale != "log-ratio" and sign < 0:
+        return float(design.rate_control or 0) * (1 - 1e-12)
+    return math.inf
+
+
+def _moving_effect(design: PowerDesign, target: float, sign: float, far: float, start: float) -> float:
+    """Where the variance moves with the effect: bracket and bisect within the outcome's range, from where the power is alpha."""
+    limit = _range_of_effects(design, sign)
 
     def at(e: float) -> float:
         return power_at(design.replace(effect=sign * e)) - target
 
-    high = min(start, limit)
+    low = max(start, -_range_of_effects(design, -sign))
+    if low != 0.0 and low < limit and at(low) >= 0:
+        raise InputError(f"every effect from {sign * low:g} on has a power above {target:g}: there is nothing to solve for.")
+    high = min(start + far, limit)
+    if high <= low:
+        raise Infeasible("the margin lies outside the range of the outcome's effects.", max_power=0.0)
     while at(high) < 0:
         if high >= limit or high > 1e6:
             best = at(high) + target
             raise Infeasible(
                 f"no effect within the outcome's range has a power of {target:g}; the most attainable is {best:.4f}.", max_power=best
             )
-        high = min(1.5 * high, limit)
-    return float(optimize.brentq(at, min(1e-12, high / 2), high, xtol=1e-15, rtol=1e-13))
+        high = min(high + 0.5 * (high - start), limit)
+    return float(optimize.brentq(at, min(1e-12, high / 2) if low == 0.0 else low, high, xtol=1e-15, rtol=1e-13))
 
 
 # --- an estimated ICC -------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from trialkit._kernels import noncentral
 from trialkit.door import InputError
 from trialkit.power.designs import Precision, precision
-from trialkit.power.evaluate import DISTRIBUTION_WORDS, power_at, power_from, power_of
+from trialkit.power.evaluate import DISTRIBUTION_WORDS, power_at, power_from, versus_level, versus_powers
 from trialkit.power.outcomes import control_proportion
 from trialkit.power.specification import PowerDesign
 
@@ -67,10 +68,12 @@ def explain(result: PowerResult) -> str:
         f"  formula        {found.formula}",
         f"  variance       {found.variance:.6g} (standard error {math.sqrt(found.variance):.6g})",
         f"  df             {found.df:g} = {found.df_rule}",
-        f"  distribution   {DISTRIBUTION_WORDS[design.distribution]}, level {design.alpha / design.comparisons:g}, {_sides(design)}",
+        f"  distribution   {_distribution_words(design)}, level {design.alpha / design.comparisons:g}, {_sides(design)}",
     ]
-    if found.noncentrality is not None:
-        lines.append(f"  noncentrality  {found.noncentrality:.6g}" + (" = effect^2 / variance" if found.numerator_df == 1 else ""))
+    if found.noncentrality is not None and found.versus is None:
+        what = {"superiority": "effect^2 / variance"}.get(design.hypothesis, "(distance from the margin)^2 / variance")
+        lines.append(f"  noncentrality  {found.noncentrality:.6g}" + (f" = {what}" if found.numerator_df == 1 else ""))
+    lines += _versus_lines(result)
     lines.append(f"  power          {result.power:.7g}")
     if result.solved_for and result.exact is not None:
         lines.append(f"  solved for     {result.solved_for}: {result.exact:.8g} exactly, for a power of {result.target:g}")
@@ -78,6 +81,49 @@ def explain(result: PowerResult) -> str:
     lines += [f"  source         {s}" for s in found.sources]
     lines += [f"  note           {w}" for w in warnings(result)]
     return "\n".join(lines)
+
+
+def _distribution_words(design: PowerDesign) -> str:
+    if design.hypothesis == "superiority" or design.distribution not in ("f", "t-upper"):
+        return DISTRIBUTION_WORDS[design.distribution]
+    if design.hypothesis == "equivalence":
+        return "two one-sided tests with one standard error, exactly (Owen's Q)"
+    return "noncentral t distribution"
+
+
+def _versus_lines(result: PowerResult) -> list[str]:
+    """What comparisons with control need besides: critical value, level, and the power in each sense."""
+    design, found = result.design, result.precision
+    if found.versus is None:
+        return []
+    crit, level = versus_level(found, design)
+    powers = versus_powers(found, design)
+    senses = {"each": "each comparison (the least)", "any": "at least one", "all": "all in the same trial"}
+    return [
+        f"  comparisons    {len(found.versus.effect)} arms against control, {design.versus_control}: critical value {crit:.5g}, "
+        f"level {level:.5g} each",
+        *(f"  power          {powers[name]:.7g} for {what}" for name, what in senses.items()),
+    ]
+
+
+def versus_table(result: PowerResult) -> pd.DataFrame:
+    """One row a comparison with control."""
+    versus = result.precision.versus
+    if versus is None:
+        raise InputError('these are not comparisons with control: several arms with versus_control="dunnett".')
+    _, level = versus_level(result.precision, result.design)
+    df = result.precision.df if result.design.distribution == "f" else math.inf
+    shift = np.array(versus.effect) / np.array(versus.std_error)
+    return pd.DataFrame(
+        {
+            "arm": np.arange(2, len(shift) + 2),
+            "effect": versus.effect,
+            "std_error": versus.std_error,
+            "df": df,
+            "level": level,
+            "power": noncentral.power_t(np.abs(shift), df, level, result.design.sides),
+        }
+    )
 
 
 def protocol(result: PowerResult) -> str:
@@ -96,9 +142,17 @@ def protocol(result: PowerResult) -> str:
     period = " in each period" if design.design == "longitudinal" else ""
     effect = _effect_words(result)
     sentences = [
-        f"With {units} of {size:g} {unit} on average{period}, the trial has {100 * result.power:.1f}% power to detect {effect} "
-        f"at the {_sides(design)} {100 * design.alpha:g}% significance level."
+        f"With {units} of {size:g} {unit} on average{period}, the trial has {100 * result.power:.1f}% power to "
+        f"{_aim_words(result, effect)} at the {_sides(design)} {100 * design.alpha:g}% significance level."
     ]
+    if found.versus is not None:
+        how = {
+            "dunnett": "by Dunnett's test, which holds that level over all of them",
+            "bonferroni": "at that level over their number (Bonferroni)",
+            "unadjusted": "without adjustment for their number",
+        }[str(design.versus_control)]
+        sense = {"each": "each comparison", "any": "at least one comparison", "all": "all comparisons together"}[design.success]
+        sentences.append(f"Every intervention arm is compared with control {how}; the power is that of {sense}.")
     icc = found.scale.icc
     rho = f"{icc[0]:.3g}" if abs(icc[0] - icc[1]) < 1e-12 else f"{icc[0]:.3g} in the control and {icc[1]:.3g} in the intervention arm"
     source = f" ({design.icc_source})" if design.icc_source else " (source to be stated)"
@@ -117,7 +171,7 @@ def protocol(result: PowerResult) -> str:
     first = found.sources[0] if found.sources else ""
     where = f" ({first})" if first else ""
     sentences.append(
-        f"The calculation uses the {DISTRIBUTION_WORDS[design.distribution]}"
+        f"The calculation uses the {_distribution_words(design)}"
         + (
             f", with {found.df:.4g} degrees of freedom ({found.df_rule})"
             if math.isfinite(found.df) and design.distribution[0] != "z"
@@ -142,8 +196,21 @@ def protocol(result: PowerResult) -> str:
     return " ".join(s for s in sentences if s)
 
 
+def _aim_words(result: PowerResult, effect: str) -> str:
+    design = result.design
+    if design.hypothesis == "superiority":
+        return f"detect {effect}"
+    zero = "if the arms do not differ" if result.effect == 0 else f"if the truth is {effect}"
+    scale = "" if result.precision.scale.name.startswith("difference") else f" on the scale of the {result.precision.scale.name}"
+    what = {"superiority-by-margin": "superiority by more than a margin"}.get(design.hypothesis, f"{design.hypothesis} with a margin")
+    tests = ", by two one-sided tests" if design.hypothesis == "equivalence" else ""
+    return f"show {what} of {design.margin:g}{scale} {zero}{tests},"
+
+
 def _effect_words(result: PowerResult) -> str:
     design, e = result.design, result.effect
+    if result.precision.versus is not None and design.means is not None:
+        return f"the differences from control among the arm means {_short(design.means)}"
     if e is None:
         return f"a difference between the arm means {_short(design.means)}"
     if design.outcome == "binary" and result.p_intervention is not None:
@@ -220,11 +287,16 @@ def warnings(result: PowerResult) -> tuple[str, ...]:
     out: list[str] = []
     exact = None
     if found.noncentrality is not None and design.distribution != "f":
-        exact = power_of(found.noncentrality, found.df, design.replace(distribution="f"), found.numerator_df)
+        exact = power_from(found, design.replace(distribution="f"))
         if design.distribution != "z-plus-one" and abs(exact - result.power) >= 5e-7:
             out.append(
                 f'distribution="{design.distribution}" is an approximation: the exact test has power {exact:.4f}, not {result.power:.4f}.'
             )
+    if design.hypothesis != "superiority" and design.alpha > 0.025:
+        out.append(
+            f"alpha = {design.alpha:g} is the level of {'each' if design.hypothesis == 'equivalence' else 'the'} one-sided test: it goes "
+            f"with a {100 - 200 * design.alpha:g}% confidence interval; 0.025 with the 95% one that many guidelines ask for."
+        )
     if design.df == "subjects":
         proper = _with(design, df=None)
         if proper is not None:
