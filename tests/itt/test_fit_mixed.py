@@ -336,7 +336,11 @@ def test_units_do_not_reach_the_answer(change):
     ("arguments", "says"),
     [
         ({"groups": None}, 'Give groups=\\["site"\\]'),
-        ({"groups": ["site", "x", "arm"]}, "one or two"),
+        ({"groups": ["site", "x", "arm"]}, "Outermost first: groups=\\['arm', 'x'\\]"),
+        ({"slopes": {"arm": "x"}}, "grouping factor in slopes"),
+        ({"slopes": {"site": "arm"}}, "does not vary within any site"),
+        ({"slopes": {"site": "xx"}}, "no column 'xx'"),
+        ({"residual_by": "armm"}, "Did you mean 'arm'"),
         ({"inference": "kenward roger"}, "Did you mean 'kenward-roger'"),
         ({"method": "rml"}, "Did you mean 'reml'"),
         ({"method": "ml", "inference": "kenward-roger"}, "defined for REML"),

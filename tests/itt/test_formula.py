@@ -63,7 +63,9 @@ def test_parsed(text, terms, intercept, groups):
         ("y ~ log(x)", 'frame["log_x"]'),
         ("y ~ __import__(os)", "is not evaluated"),
         ("y ~ a/b", "a + a:b"),
-        ("y ~ (arm|site)", "only random intercepts"),
+        ("y ~ (0|site)", "something that varies"),
+        ("y ~ (1 + y|site)", "both sides"),
+        ("y ~ (1 + arm|1)", "'1' is not expected"),
         ("y ~ a:(1|site)", "must be added with '+'"),
         ("y ~ a - (1|site)", "must be added with '+'"),
         ("y ~ y + a", "both sides"),
@@ -83,6 +85,22 @@ def test_refused_with_a_reason(text, says):
     with pytest.raises(InputError) as caught:
         parse(text)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "random"),
+    [
+        ("y ~ a + (1|site)", [(("site",), [], True, True)]),
+        ("y ~ (a|pair)", [(("pair",), ["a"], True, True)]),
+        ("y ~ a + (0 + a|pair)", [(("pair",), ["a"], False, True)]),
+        ("y ~ a + (1 + a||pair) + (1|site)", [(("pair",), ["a"], True, False), (("site",), [], True, True)]),
+        ("y ~ (1 + b + a:b|p/s)", [(("p",), ["b", "b:a"], True, True), (("p", "s"), ["b", "b:a"], True, True)]),
+    ],
+)
+def test_random_parts(text, random):
+    parsed = parse(text)
+    assert [(r.group, [term_label(t) for t in r.terms], r.intercept, r.correlated) for r in parsed.random] == random
+    assert parsed.groups == tuple(group for group, *_ in random)
 
 
 def test_a_formula_must_be_text():

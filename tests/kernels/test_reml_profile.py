@@ -109,11 +109,23 @@ def test_a_variance_of_zero_has_an_interval_from_zero() -> None:
     assert limits[0, 0] == 0.0 and 0.1 < limits[0, 1] < 1.0
 
 
+def test_ratio_of_two_factors_is_profiled_over_their_split() -> None:
+    t = trial(4, nested=True)
+    fit = reml.fit(t["X"], t["y"], t["groups"])
+    low, high = reml.profile_ratio(fit.reduced)
+    assert 0 <= low < fit.theta.sum() < high
+    quantile = 1.959963984540054**2
+    for limit in (low, high):
+        if limit == 0:
+            continue
+        shares = np.linspace(0, 1, 2001)
+        best = min(reml.deviance(fit.reduced, [s * limit, (1 - s) * limit]) for s in shares)
+        assert best - fit.deviance == pytest.approx(quantile, abs=1e-4)
+
+
 def test_what_cannot_be_profiled_is_refused() -> None:
     t = trial(2, nested=True)
     reduced = reml.reduce(t["X"], t["y"], t["groups"])
-    with pytest.raises(ValueError, match="one grouping factor"):
-        reml.profile_ratio(reduced)
     with pytest.raises(ValueError, match="level"):
         reml.profile_sd(reduced, level=95)
     alone = reml.reduce(t["X"], t["y"], [np.arange(t["y"].size)])

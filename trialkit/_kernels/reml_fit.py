@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import reml_criterion as criterion
 from trialkit._kernels.reml_criterion import Components
-from trialkit._kernels.reml_reduction import ROUNDING, STATUS, Array, IntArray, Reduced, reduce
+from trialkit._kernels.reml_reduction import NOTHING, ROUNDING, STATUS, Array, IntArray, Reduced, reduce
 from trialkit._kernels.reml_search import Found, search
 
 Method = Literal["reml", "ml"]
@@ -61,6 +61,16 @@ class MixedFit:
     def deviance(self) -> float:
         """-2 log-likelihood (the REML criterion for method "reml")."""
         return -2.0 * self.log_likelihood
+
+    @property
+    def unit(self) -> float:
+        """The variance in which `components` are written: the residual's."""
+        return self.sigma2
+
+    @property
+    def basis_inverse(self) -> Array:
+        """(p, p) coefficients of X from those of the orthonormal basis."""
+        return self.reduced.basis_inverse
 
 
 def fit(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, method: Method = "reml", weights: Array | None = None) -> MixedFit:
@@ -174,7 +184,7 @@ def _is_reml(method: str) -> bool:
 
 
 def _usable(reduced: Reduced) -> None:
-    if reduced.status in ("saturated", "constant_outcome", "exact_fit"):
+    if reduced.status in NOTHING:
         raise ValueError(STATUS[reduced.status])
 
 
@@ -243,7 +253,7 @@ def _least_squares(r: Reduced, status: str, method: Method) -> MixedFit:
     k, p = r.n_factors, r.p
     theta = np.zeros(k)
     H = r.within + r.rows.T @ r.rows
-    usable = status not in ("saturated", "constant_outcome", "exact_fit")
+    usable = status not in NOTHING
     if not usable:
         H[p, p] = 1.0  # the residual is nothing: keep the factor regular
     root = np.linalg.inv(np.linalg.cholesky(H))

@@ -137,7 +137,10 @@ def fit_many(
         raise ValueError(STATUS[design])
     status = np.full(Y.shape[1], design, dtype=object)
     status[exact], status[flat] = "exact_fit", "constant_outcome"
-    usable = ~(exact | flat)
+    span = np.abs(outcome).max(axis=0)  # squares of anything beyond this are no ordinary doubles
+    beyond = ~flat & ((span < reduction.RANGE[0]) | (span > reduction.RANGE[1]))
+    status[beyond] = "out_of_range"
+    usable = ~(exact | flat | beyond)
 
     R_y = rows[:, p:].T
     scale = np.where(usable, np.sqrt(total), 1.0)

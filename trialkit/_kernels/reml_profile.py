@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import ndtri
 
 from trialkit._kernels import reml_criterion as criterion
 from trialkit._kernels.reml_fit import Method, MixedFit, fit_reduced
 from trialkit._kernels.reml_reduction import STATUS, Array, Reduced
 from trialkit._kernels.reml_search import search
+from trialkit._kernels.structured import Blocks, Stack
+from trialkit._kernels.structured_fit import fit_blocks, least
 
 
 def profile_contrasts(reduced: Reduced, L: Array, *, level: float = 0.95) -> Array:
@@ -56,6 +58,33 @@ def _contrast_limits(reduced: Reduced, c: Array, estimate: float, se: float, bes
     below = _secant(lambda d: root_deviance(estimate - d), z, z * se)
     above = _secant(lambda d: root_deviance(estimate + d), z, z * se)
     return estimate - below, estimate + above
+
+
+def profile_contrasts_structured(blocks: Blocks, L: Array, *, level: float = 0.95) -> Array:
+    """Maximum-likelihood profile intervals of contrasts (r, p) of a structured model's fixed effects, (r, 2)."""
+    L = np.asarray(L, dtype=np.float64)
+    fitted = fit_blocks(blocks, method="ml")
+    if fitted.status != "ok":
+        raise ValueError(f"no profile: {STATUS.get(fitted.status, fitted.status)}")
+    z = _quantile(level)
+    best = least(blocks, method="ml")
+    out = np.empty((L.shape[0], 2))
+    for row, c in enumerate(L):
+        estimate, se = float(c @ fitted.beta), float(np.sqrt(c @ fitted.cov_beta @ c))
+
+        def root_deviance(value: float, c: Array = c) -> float:
+            return float(np.sqrt(max(least(_hold_in_blocks(blocks, c, value), method="ml") - best, 0.0)))
+
+        below = _secant(lambda d, f=root_deviance, e=estimate: f(e - d), z, z * se)  # type: ignore[misc]
+        above = _secant(lambda d, f=root_deviance, e=estimate: f(e + d), z, z * se)  # type: ignore[misc]
+        out[row] = estimate - below, estimate + above
+    return out
+
+
+def _hold_in_blocks(b: Blocks, c: Array, value: float) -> Blocks:
+    T = _holding(b.basis_inverse, b.offset, b.scale, c, value)
+    stacks = tuple(Stack(s.rows @ T, s.G) for s in b.stacks)
+    return replace(b, stacks=stacks, within=T.T @ b.within @ T, p=b.p - 1)
 
 
 def profile_sd(reduced: Reduced, *, level: float = 0.95, method: Method = "ml") -> Array:
@@ -104,33 +133,49 @@ def profile_sd(reduced: Reduced, *, level: float = 0.95, method: Method = "ml") 
 
 
 def profile_ratio(reduced: Reduced, *, level: float = 0.95, method: Method = "reml") -> tuple[float, float]:
-    """Profile interval of the variance ratio of one grouping factor; theta / (1 + theta) of its ends is one for the intraclass correlation.
+    """Profile interval of the sum of the variance ratios; r / (1 + r) of its ends is one for the intraclass correlation.
 
     Parameters
     ----------
-    reduced : sufficient statistics of a model with one grouping factor
+    reduced : sufficient statistics of a model with one or two grouping factors; with two, the split between them is profiled out
     level : confidence level
     method : "reml" or "ml"
     """
-    if reduced.n_factors != 1:
-        raise ValueError("the variance ratio is profiled for one grouping factor")
     fitted = _identified(reduced, method)
     reml = method == "reml"
     z = _quantile(level)
-    theta = float(fitted.theta[0])
+    ratio = float(fitted.theta.sum())
     best = _criterion_at(reduced, fitted.theta, reml=reml)
 
     def root_deviance(value: float) -> float:
-        return float(np.sqrt(max(_criterion_at(reduced, np.array([value]), reml=reml) - best, 0.0)))
+        if reduced.n_factors == 1 or value == 0.0:
+            held = _criterion_at(reduced, np.full(reduced.n_factors, value), reml=reml)
+        else:
+            held = _best_split(reduced, value, reml)
+        return float(np.sqrt(max(held - best, 0.0)))
 
     size = float(reduced.sizes.mean())
-    high = max(2.0 * theta, 0.05 / size)
+    high = max(2.0 * ratio, 0.05 / size)
     while root_deviance(high) < z:
         high *= 2.0
         if high * size > 1e12:
             raise ValueError(STATUS["zero_residual"])
-    lower = 0.0 if root_deviance(0.0) <= z else _meet(root_deviance, z, 0.0, theta)
-    return lower, _meet(root_deviance, z, theta, high)
+    lower = 0.0 if root_deviance(0.0) <= z else _meet(root_deviance, z, 0.0, ratio)
+    return lower, _meet(root_deviance, z, ratio, high)
+
+
+def _best_split(reduced: Reduced, total: float, reml: bool) -> float:
+    """Least criterion over the ways to divide a sum of two variance ratios."""
+
+    def at(share: float) -> float:
+        return _criterion_at(reduced, np.array([share * total, (1.0 - share) * total]), reml=reml)
+
+    grid = np.linspace(0.0, 1.0, 17)
+    values = [at(s) for s in grid]
+    k = int(np.argmin(values))
+    low, high = grid[max(k - 1, 0)], grid[min(k + 1, 16)]
+    found = minimize_scalar(at, bounds=(low, high), method="bounded", options={"xatol": 1e-9})
+    return min(float(found.fun), values[k])
 
 
 def _quantile(level: float) -> float:
@@ -175,15 +220,22 @@ def _root_zero(reduced: Reduced, theta: Array, which: int, best: float, reml: bo
 
 def _hold_contrast(r: Reduced, c: Array, value: float) -> Reduced:
     """The data with c'beta = value imposed: one column fewer, and an outcome less its part along the contrast."""
-    direction = r.basis_inverse.T @ c
-    length = float(direction @ direction)
-    gamma = direction * ((value - float(c @ r.offset)) / r.scale / length)
-    _, _, rotation = np.linalg.svd(direction[None])
-    T = np.zeros((r.p + 1, r.p))
-    T[: r.p, : r.p - 1] = rotation[1:].T
-    T[: r.p, r.p - 1] = -gamma
-    T[r.p, r.p - 1] = 1.0
+    T = _holding(r.basis_inverse, r.offset, r.scale, c, value)
     return replace(r, within=T.T @ r.within @ T, rows=r.rows @ T, p=r.p - 1)
+
+
+def _holding(basis_inverse: Array, offset: Array, scale: float, c: Array, value: float) -> Array:
+    """(p + 1, p) matrix that takes the columns (X, y) to those of the model with c'beta = value."""
+    p = offset.size
+    direction = basis_inverse.T @ c
+    length = float(direction @ direction)
+    gamma = direction * ((value - float(c @ offset)) / scale / length)
+    _, _, rotation = np.linalg.svd(direction[None])
+    T = np.zeros((p + 1, p))
+    T[:p, : p - 1] = rotation[1:].T
+    T[:p, p - 1] = -gamma
+    T[p, p - 1] = 1.0
+    return T
 
 
 def _held_sd(blocks: criterion.Blocks, theta: Array, which: int, sd: float) -> float:

@@ -27,6 +27,12 @@ RANK_TOLERANCE = 1e-7
 # A standard deviation below this many spacings of the outcome's numbers is rounding, not variation.
 ROUNDING = 4.0
 
+# Lengths of residuals between which variances, and products of two of them, are ordinary doubles.
+RANGE = (1e-75, 1e75)
+
+#: Statuses in which nothing can be estimated, not even by least squares.
+NOTHING = ("saturated", "constant_outcome", "exact_fit", "out_of_range")
+
 _CHUNK = 16_384  # rows
 
 #: What each ``status`` of a reduction or a fit means. Only "ok" and "singletons" can carry inference.
@@ -39,6 +45,7 @@ STATUS = {
     "saturated": "there are as many fixed effects as rows: nothing is left to estimate a variance from",
     "constant_outcome": "the outcome does not vary",
     "exact_fit": "the fixed effects reproduce the outcome exactly: there is no residual",
+    "out_of_range": "the outcome's numbers are so small or so large that their variances leave the range of floating-point numbers",
     "zero_residual": "the outcome does not vary within groups once the fixed effects are taken out: the residual variance is zero",
 }
 
@@ -135,34 +142,71 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
     n, p = check(X, y, groups)
     root, log_weights = root_weights(weights, n)
     codes, levels, starts = nested_codes(groups)
+    done = project(X, y, root)
+    basis, status = done.basis, done.status
+    within, rows, sizes = group_sums(basis.space, codes, levels[-1].size, root)
+    if status == "ok":
+        status = identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
+    return Reduced(
+        within,
+        rows,
+        sizes,
+        starts,
+        levels,
+        n,
+        p,
+        basis.inverse,
+        done.offset,
+        done.scale,
+        basis.log_det,
+        log_weights,
+        done.resolution,
+        status,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """X and y in the coordinates in which units cannot reach a digit."""
+
+    basis: Basis  # its `space` holds the residual of y, of length one, in the last column (zeros unless the status is ok)
+    offset: Array  # (p,)  the least-squares estimate
+    scale: float  # length of the least-squares residual
+    resolution: float  # spacing of the floating-point numbers the outcome is made of
+    status: str  # "ok" or one of NOTHING
+
+
+def project(X: Array, y: Array, root: Array | None) -> Projected:
+    """An orthonormal basis of X (n, p), and beside it the least-squares residual of y (n,); `root` holds the roots of the weights."""
+    n, p = X.shape
     basis = orthonormal_basis(X, root)
     outcome, shift, flat = basis.centre(y)
     if root is not None:
         outcome = outcome * root
+    # sums of squares of very small or very large numbers leave the range of doubles; a power of two costs no digit
+    unit = float(2.0 ** np.clip(np.frexp(np.abs(outcome).max())[1], -1000, 1000))
+    outcome = outcome / unit
     gamma = basis.Q.T @ outcome
     residual = outcome - basis.Q @ gamma
     again = basis.Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
     residual -= basis.Q @ again
     gamma += again
-    scale = float(np.sqrt(residual @ residual))
-    offset = basis.inverse @ gamma
+    length = float(np.sqrt(residual @ residual))
+    offset = unit * (basis.inverse @ gamma)
     if basis.constant is not None:
         offset[basis.constant] += shift / basis.value
-
     resolution = float(np.spacing(np.abs(y).max()))
     status = "ok"
     if n <= p:
         status = "saturated"
     elif flat:
         status = "constant_outcome"
-    elif scale <= max(1e-11 * float(np.sqrt(outcome @ outcome)), ROUNDING * resolution * float(np.sqrt(n))):
+    elif length <= max(1e-11 * float(np.sqrt(outcome @ outcome)), ROUNDING * resolution / unit * float(np.sqrt(n))):
         status = "exact_fit"
-
-    basis.space[:, p] = residual / scale if status == "ok" else 0.0
-    within, rows, sizes = group_sums(basis.space, codes, levels[-1].size, root)
-    if status == "ok":
-        status = identification(within[:p, :p], rows[:, :p], sizes, starts, n, p)
-    return Reduced(within, rows, sizes, starts, levels, n, p, basis.inverse, offset, scale, basis.log_det, log_weights, resolution, status)
+    elif not RANGE[0] < unit * length < RANGE[1]:
+        status = "out_of_range"
+    basis.space[:, p] = residual / length if status == "ok" else 0.0
+    return Projected(basis, offset, unit * length, resolution, status)
 
 
 def check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:

@@ -19,12 +19,14 @@ import numpy as np
 
 from trialkit._kernels.reml_criterion import Components
 from trialkit._kernels.reml_fit import MixedFit
-from trialkit._kernels.reml_reduction import STATUS, Array, IntArray
+from trialkit._kernels.reml_reduction import STATUS, Array
+from trialkit._kernels.structured_fit import StructuredFit
 
 __all__ = ["FTest", "Inference", "kenward_roger", "kenward_roger_f", "satterthwaite", "satterthwaite_f", "variance_covariance"]
 
 Information = Literal["expected", "observed"]
 AtZero = Literal["keep", "drop"]
+Fit = MixedFit | StructuredFit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class FTest:
     unscaled: float  # statistic / scaling
 
 
-def kenward_roger(fit: MixedFit, L: Array, *, information: Information = "expected", at_zero: AtZero | None = None) -> Inference:
+def kenward_roger(fit: Fit, L: Array, *, information: Information = "expected", at_zero: AtZero | None = None) -> Inference:
     """Kenward-Roger standard errors and degrees of freedom, one t-test a row of L.
 
     Parameters
@@ -66,11 +68,11 @@ def kenward_roger(fit: MixedFit, L: Array, *, information: Information = "expect
     if fit.method != "reml":
         raise ValueError("Kenward-Roger inference needs a REML fit")
     C, kept, W = _prepare(fit, L, information, at_zero)
-    cov = fit.sigma2 * (C @ _adjusted(kept, W) @ C.T)
+    cov = fit.unit * (C @ _adjusted(kept, W) @ C.T)
     return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
 
 
-def satterthwaite(fit: MixedFit, L: Array, *, information: Information = "observed", at_zero: AtZero = "drop") -> Inference:
+def satterthwaite(fit: Fit, L: Array, *, information: Information = "observed", at_zero: AtZero = "drop") -> Inference:
     """Satterthwaite degrees of freedom with the usual standard errors, one t-test a row of L.
 
     Parameters
@@ -85,21 +87,21 @@ def satterthwaite(fit: MixedFit, L: Array, *, information: Information = "observ
     ValueError : the fit's status forbids inference
     """
     C, kept, W = _prepare(fit, L, information, at_zero)
-    cov = fit.sigma2 * (C @ C.T)
+    cov = fit.unit * (C @ C.T)
     return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
 
 
-def variance_covariance(fit: MixedFit, *, information: Information = "expected", at_zero: AtZero = "keep") -> Array:
-    """Covariance matrix of the variance components, residual last (k + 1, k + 1); pbkrtest's W. A dropped component has zeros."""
-    kept, index, W = _information_inverse(fit, information, at_zero)
-    del kept
-    out = np.zeros((fit.theta.size + 1, fit.theta.size + 1))
-    out[np.ix_(index, index)] = W * fit.sigma2**2
-    return out
+def variance_covariance(fit: Fit, *, information: Information = "expected", at_zero: AtZero = "keep") -> Array:
+    """Covariance matrix of the variance components, residual last (k + 1, k + 1); pbkrtest's W. A dropped component has zeros.
+
+    Of a structured fit, the covariance of all its variance parameters in the kernel's own coordinates.
+    """
+    _, W = _information_inverse(fit, information, at_zero)
+    return W * fit.unit**2
 
 
 def kenward_roger_f(
-    fit: MixedFit, L: Array, *, null: Array | None = None, information: Information = "expected", at_zero: AtZero | None = None
+    fit: Fit, L: Array, *, null: Array | None = None, information: Information = "expected", at_zero: AtZero | None = None
 ) -> FTest:
     """Kenward-Roger F-test that L beta equals `null` (zero); pbkrtest's formulas and guards.
 
@@ -121,12 +123,12 @@ def kenward_roger_f(
     A2 = float(np.einsum("kl,kij,lji->", W, products, products))
     df, scaling = _kr_f_df(A1, A2, q)
     x = T @ _difference(fit, L, null)
-    unscaled = float(x @ np.linalg.solve(O @ _adjusted(kept, W) @ O.T, x)) / (q * fit.sigma2)
+    unscaled = float(x @ np.linalg.solve(O @ _adjusted(kept, W) @ O.T, x)) / (q * fit.unit)
     return FTest(scaling * unscaled, q, df, scaling, unscaled)
 
 
 def satterthwaite_f(
-    fit: MixedFit, L: Array, *, null: Array | None = None, information: Information = "observed", at_zero: AtZero = "drop"
+    fit: Fit, L: Array, *, null: Array | None = None, information: Information = "observed", at_zero: AtZero = "drop"
 ) -> FTest:
     """Satterthwaite F-test that L beta equals `null` (zero): Fai and Cornelius (1996), as in lmerTest.
 
@@ -138,39 +140,53 @@ def satterthwaite_f(
     x = T @ _difference(fit, L, null)
     # the independent directions are the principal axes of the contrasts as they are given, as in lmerTest
     nu = _df(np.linalg.svd(C, full_matrices=False)[2][:q], kept, W)
-    F = float(x @ x) / (q * fit.sigma2)
+    F = float(x @ x) / (q * fit.unit)
     return FTest(F, q, _fai_cornelius_df(nu), 1.0, F)
 
 
-def _prepare(fit: MixedFit, L: Array, information: Information, at_zero: AtZero | None) -> tuple[Array, Components, Array]:
+def _prepare(fit: Fit, L: Array, information: Information, at_zero: AtZero | None) -> tuple[Array, Components, Array]:
     """Whitened contrasts (r, p), the components kept, and the covariance of their variances (at residual variance 1)."""
     L = np.asarray(L, dtype=np.float64)
     if L.ndim != 2 or L.shape[1] != fit.p:
         raise ValueError(f"contrasts must be (r, {fit.p}); got {L.shape}")
     if at_zero is None:
         at_zero = "keep" if information == "expected" else "drop"
-    kept, _, W = _information_inverse(fit, information, at_zero)
-    return L @ fit.reduced.basis_inverse @ fit.root[: fit.p, : fit.p].T, kept, W
+    kept, W = _information_inverse(fit, information, at_zero)
+    return L @ fit.basis_inverse @ fit.root[: fit.p, : fit.p].T, kept, W
 
 
-def _information_inverse(fit: MixedFit, information: Information, at_zero: AtZero) -> tuple[Components, IntArray, Array]:
+def _information_inverse(fit: Fit, information: Information, at_zero: AtZero) -> tuple[Components, Array]:
+    """The components, and the covariance of their variances (at unit 1); a dropped component has rows of zeros."""
     if fit.components is None:
-        raise ValueError(f"no inference: {STATUS[fit.status]}")
+        raise ValueError(f"no inference: {STATUS.get(fit.status, fit.status)}")
     if information not in ("expected", "observed") or at_zero not in ("keep", "drop"):
         raise ValueError('information is "expected" or "observed", at_zero is "keep" or "drop"')
-    c, k = fit.components, fit.theta.size
-    if fit.status == "singletons":
-        index = np.array([k], dtype=np.intp)
-    else:
-        dropped = fit.boundary if at_zero == "drop" else np.zeros(k, dtype=np.bool_)
-        if information == "observed" and at_zero == "keep" and fit.boundary.any():
-            raise ValueError("observed information has no meaning for a variance at zero: use the expected, or drop the component")
-        index = np.append(np.flatnonzero(~dropped), k)
-        if dropped.any():
-            square = np.ix_(index, index)
-            c = Components(c.P[index], c.Q[square], c.expected[square], c.observed[square])
+    c = fit.components
     twice = c.observed if information == "observed" else c.expected
-    return c, index, 2.0 * _inverse(twice)
+    if fit.status == "singletons":
+        return c, 2.0 * _inverse(twice)
+    if information == "observed" and at_zero == "keep" and fit.boundary.any():
+        raise ValueError("observed information has no meaning for a variance at zero: use the expected, or drop the component")
+    if at_zero == "keep" or not fit.boundary.any():
+        return c, 2.0 * _inverse(twice)
+    if isinstance(fit, StructuredFit):
+        return c, _along_the_surface(fit, twice, information)
+    index = np.append(np.flatnonzero(~fit.boundary), fit.theta.size)
+    W = np.zeros_like(twice)
+    W[np.ix_(index, index)] = 2.0 * _inverse(twice[np.ix_(index, index)])
+    return c, W
+
+
+def _along_the_surface(fit: StructuredFit, twice: Array, information: Information) -> Array:
+    """Covariance of the variances when they may only move among matrices of the ranks found (a lost rank counts as dropped)."""
+    H = fit.free.T @ twice @ fit.free
+    if information == "observed":
+        H += fit.bend
+    # directions that only rotate a factor move no variance
+    values, vectors = np.linalg.eigh(H)
+    used = values > 1e-9 * values[-1]
+    half = fit.free @ vectors[:, used] / np.sqrt(values[used])
+    return np.asarray(2.0 * half @ half.T)
 
 
 def _inverse(A: Array) -> Array:
@@ -200,7 +216,7 @@ def _adjusted(c: Components, W: Array) -> Array:
     return np.asarray(np.eye(p) + bracket + bracket.T)
 
 
-def _difference(fit: MixedFit, L: Array, null: Array | None) -> Array:
+def _difference(fit: Fit, L: Array, null: Array | None) -> Array:
     estimate = np.atleast_2d(L) @ fit.beta
     return np.asarray(estimate if null is None else estimate - np.asarray(null, dtype=np.float64))
 

@@ -165,6 +165,7 @@ _WHY = {
     "saturated": SATURATED,
     "constant_outcome": CONSTANT,
     "exact_fit": "the arm and the covariates reproduce the outcome exactly",
+    "out_of_range": "the outcome's numbers are too small or too large for their variances to be computed; change its unit",
     "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
     "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
     "no_within_df": "the covariates use up every difference within sites",

@@ -1,7 +1,8 @@
 """Model formulas in R's notation, read by a small parser of our own: nothing in a formula is ever evaluated.
 
 Read are ``y ~ a + b``, ``a:b``, ``a*b``, parentheses, ``^2``, ``0`` / ``-1`` / ``1``, removal by ``-``, ``factor(x)``, names with any
-characters between backticks, and random intercepts as lme4 writes them: ``(1|site)``, ``(1|pair/site)``, ``(1|pair:site)``.
+characters between backticks, and random parts as lme4 writes them: ``(1|site)``, ``(1|pair/site)``, ``(1|pair:site)``, ``(1 + arm|pair)``,
+``(0 + arm|pair)``, ``(1 + arm||pair)``.
 Terms come out in R's order (`terms.formula`): main effects, two-way, three-way ..., each as first written.
 """
 
@@ -16,7 +17,7 @@ from trialkit.door import InputError, printable
 
 _GRAMMAR = (
     "A formula may hold column names (with backticks when a name has spaces or signs), + - : * ^ ( ), 0 or 1, factor(x) "
-    "and random intercepts such as (1|site)."
+    "and random parts such as (1|site) or (1 + arm|pair)."
 )
 _TOKEN = re.compile(r"\s*(?:(?P<quoted>`[^`]*`)|(?P<number>\d+(?:\.\d+)?)|(?P<name>[^\W\d][\w.]*|\.[^\W\d][\w.]*)|(?P<sign>[~+\-:*^/()|]))")
 
@@ -38,6 +39,16 @@ Term = tuple[Variable, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class RandomPart:
+    """What varies between the groups of one factor: ``(1 + arm|pair)``."""
+
+    group: tuple[str, ...]  # the columns whose combination makes the groups
+    terms: tuple[Term, ...] = ()  # what has a slope
+    intercept: bool = True
+    correlated: bool = True  # False for ``||``: every column has a variance of its own
+
+
+@dataclass(frozen=True, slots=True)
 class Formula:
     """A parsed formula.
 
@@ -52,6 +63,8 @@ class Formula:
     groups : tuple of tuple of str
         Grouping factors of the random intercepts, in the order written, each the columns whose combination makes it:
         ``(1|pair/site)`` gives ``(("pair",), ("pair", "site"))``.
+    random : tuple of RandomPart
+        The same with what varies between the groups.
     """
 
     text: str
@@ -59,6 +72,12 @@ class Formula:
     terms: tuple[Term, ...]
     intercept: bool
     groups: tuple[tuple[str, ...], ...]
+    random: tuple[RandomPart, ...] = ()
+
+    @property
+    def sloped(self) -> bool:
+        """Whether anything but intercepts varies between groups."""
+        return any(part.terms or not part.intercept for part in self.random)
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -126,7 +145,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.order: dict[Variable, int] = {}
-        self.groups: list[tuple[str, ...]] = []
+        self.random: list[RandomPart] = []
         self.tokens = self._tokens()
         self.at = 0
 
@@ -189,16 +208,24 @@ class _Parser:
         total = self._sum(top=True)
         if self.at != len(self.tokens):
             raise self._unexpected()
-        # R: main effects first, then two-way ...; stable within an order
-        ordered = sorted(dict.fromkeys(total.terms), key=len)
-        terms = tuple(tuple(sorted(term, key=self.order.__getitem__)) for term in ordered)
-        for term in terms:
+        terms = self._in_order(total)
+        for term in (*terms, *(t for part in self.random for t in part.terms)):
             columns = [v.column for v in term]
             if response in columns:
                 raise self._error(f"the outcome {response!r} stands on both sides of '~'")
         return Formula(
-            text=self.text, response=response, terms=terms, intercept=total.intercept is not False, groups=tuple(dict.fromkeys(self.groups))
+            text=self.text,
+            response=response,
+            terms=terms,
+            intercept=total.intercept is not False,
+            groups=tuple(dict.fromkeys(part.group for part in self.random)),
+            random=tuple(dict.fromkeys(self.random)),
         )
+
+    def _in_order(self, total: _Sum) -> tuple[Term, ...]:
+        # R: main effects first, then two-way ...; stable within an order
+        ordered = sorted(dict.fromkeys(total.terms), key=len)
+        return tuple(tuple(sorted(term, key=self.order.__getitem__)) for term in ordered)
 
     def _sum(self, *, top: bool) -> _Sum:
         total = _Sum([])
@@ -302,17 +329,20 @@ class _Parser:
     def _bar(self, left: _Sum, position: int, *, top: bool, removing: bool) -> _Sum:
         if not top or removing:
             raise self._error("a random part such as (1|site) must be added with '+'", position)
-        if left.terms or left.intercept is not True:
-            raise self._error("only random intercepts are fitted: write (1|site); random slopes are not", position)
+        correlated = not self._take("|")
+        terms, intercept = self._in_order(left), left.intercept is not False
+        if not terms and left.intercept is not True:
+            raise self._error("a random part needs something that varies: (1|site), (1 + arm|pair)", position)
         columns = [self._name()]
         if self._peek() == ":":
             while self._take(":"):
                 columns.append(self._name())
-            self.groups.append(tuple(columns))
+            groups = [tuple(columns)]
         else:
             while self._take("/"):
                 columns.append(self._name())
-            self.groups += [tuple(columns[: k + 1]) for k in range(len(columns))]
+            groups = [tuple(columns[: k + 1]) for k in range(len(columns))]
         if not self._take(")"):
             raise self._unexpected()
+        self.random += [RandomPart(group, terms, intercept, correlated) for group in groups]
         return _Sum([])

@@ -177,6 +177,8 @@ def fit_generalised(
     parsed = parse(formula)
     if (group is None) == (len(parsed.groups) != 1):
         raise InputError("one grouping factor is fitted: name it by group= or as (1|site) in the formula.")
+    if parsed.sloped:
+        raise InputError("one random intercept is fitted, and no slope: write (1|site) in the formula.")
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
     model = model_frame.build(parsed, table, groups=None if group is None else [group])
     _suits(model, family)

@@ -1,7 +1,8 @@
-"""`fit_mixed`: a linear mixed model with nested random intercepts, and inference that knows how few the sites are.
+"""`fit_mixed`: a linear mixed model in nested groups, and inference that knows how few the sites are.
 
-``y_ij = x_ij' beta + u_j + e_ij`` (and a pair's intercept around it), by REML or ML on per-site sufficient statistics. The numbers
-come from `trialkit._kernels`; here the formula is read, what cannot be estimated is refused in words, and the answer becomes tables.
+``y_ij = x_ij' beta + u_j + e_ij`` (and a pair's intercept around it, a slope, a residual variance by arm), by REML or ML on per-site
+sufficient statistics. The numbers come from `trialkit._kernels`; here the formula is read, what cannot be estimated is refused in
+words, and the answer becomes tables.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from trialkit._kernels import reml, small_sample
+from trialkit._kernels.reml_profile import profile_contrasts_structured
+from trialkit._kernels.structured_fit import StructuredFit
 from trialkit.door import InputError, check_conf_level, few, normalise, printable, unknown_word
-from trialkit.itt import model_frame
+from trialkit.itt import model_frame, random_part
 from trialkit.itt.denominator_df import counted_df
-from trialkit.itt.formula import parse
+from trialkit.itt.formula import RandomPart, Variable, parse
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
+from trialkit.itt.random_part import RESIDUAL
 from trialkit.results import Result, Table
 
 Array = NDArray[np.float64]
-Method = Literal["reml", "ml"]
 
 INFERENCE = ("kenward-roger", "satterthwaite", "between-within", "containment", "residual", "normal")
-RESIDUAL = "Residual"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class MixedModel(Result):
     frame : DataFrame
         One row a fixed effect: term, estimate, std_error, df, statistic, p_value, conf_low, conf_high.
     variance_components : DataFrame
-        One row a random intercept (outermost first) and the residual: group, variance, sd, share (of the total), groups, boundary.
+        One row a random intercept (outermost first) and the residual: group, variance, sd, share (of the average row's variance),
+        groups, boundary. With slopes or a residual variance by stratum also term, and correlation with the group's first term.
     log_likelihood : float
         Restricted for REML, with lme4's constants.
     cov : DataFrame
@@ -78,7 +81,7 @@ class MixedModel(Result):
     @cached_property
     def variance_components(self) -> pd.DataFrame:
         """One row a random intercept and the residual."""
-        return _components(self.model, self.kernel)
+        return random_part.components(self.model, self.kernel)
 
     @cached_property
     def cov(self) -> pd.DataFrame:
@@ -125,14 +128,18 @@ class MixedModel(Result):
 
     @property
     def variances(self) -> Array:
-        """Variance of each random intercept, outermost first, then the residual variance."""
-        return np.append(np.where(self.kernel.identified, self.kernel.variances, np.nan), self.kernel.sigma2)
+        """Variance of each random intercept, outermost first, then the residual variance.
+
+        With slopes or strata: what each grouping factor, and the residual, give the average row.
+        """
+        return random_part.averages(self.model, self.kernel)
 
     @property
     def icc(self) -> float:
         """Correlation of two people in the same innermost group: all between-group variance over the total.
 
-        With pairs and sites it is (pair + site) / total; the share of each is in `variance_components`.
+        With pairs and sites it is (pair + site) / total; the share of each is in `variance_components`. With slopes or a residual
+        variance by stratum it is that of the average row.
         """
         v = self.variances
         return float(v[:-1].sum() / v.sum())
@@ -150,12 +157,16 @@ class MixedModel(Result):
     @property
     def aic(self) -> float:
         """Akaike's criterion: deviance + 2 (fixed effects + variances)."""
-        return self.deviance + 2 * (len(self.model.names) + len(self.variances))
+        return self.deviance + 2 * self._parameters
 
     @property
     def bic(self) -> float:
         """Schwarz's criterion with the number of rows, as lme4 has it."""
-        return self.deviance + math.log(self.n) * (len(self.model.names) + len(self.variances))
+        return self.deviance + math.log(self.n) * self._parameters
+
+    @property
+    def _parameters(self) -> int:
+        return len(self.model.names) + random_part.parameters(self.model, self.kernel)
 
     def row(self, term: str) -> pd.Series[Any]:
         """The row of `frame` for one coefficient."""
@@ -273,7 +284,8 @@ class MixedModel(Result):
         ----------
         method : {"profile", "t"}
             ``"profile"``: profile likelihood by maximum likelihood, as lme4's ``confint`` (a lower limit of 0 for a standard deviation
-            means that zero is not rejected). ``"t"``: the intervals of `frame`; standard deviations have none then.
+            means that zero is not rejected; standard deviations have no rows with slopes, three factors or strata). ``"t"``: the
+            intervals of `frame`; standard deviations have none then.
         conf_level : float, optional
 
         Returns
@@ -291,24 +303,70 @@ class MixedModel(Result):
             limits = np.column_stack([estimate - half, estimate + half])
         elif method == "profile":
             self._profiled()
+            if isinstance(self.kernel, StructuredFit):
+                limits = profile_contrasts_structured(self.kernel.blocks, np.eye(len(names)), level=level)
+                return _limits(names, estimate, limits)
             limits = reml.profile_contrasts(self.kernel.reduced, np.eye(len(names)), level=level)
             limits = np.vstack([limits, reml.profile_sd(self.kernel.reduced, level=level)])
             names += [f"sd({g.name})" for g in self.model.groups] + [f"sd({RESIDUAL})"]
             estimate = np.append(estimate, np.sqrt(self.variances))
         else:
             raise InputError(unknown_word(str(method), ("profile", "t"), what="interval"))
-        return pd.DataFrame(
-            {"parameter": pd.Series(names, dtype="str"), "estimate": estimate, "conf_low": limits[:, 0], "conf_high": limits[:, 1]}
-        )
+        return _limits(names, estimate, limits)
 
     def icc_interval(self, *, conf_level: float | None = None) -> tuple[float, float]:
-        """Profile-likelihood interval of the intraclass correlation, by the model's own likelihood (REML or ML)."""
+        """Profile-likelihood interval of the intraclass correlation `icc`, by the model's own likelihood (REML or ML)."""
         self._profiled()
-        if len(self.model.groups) > 1:
-            raise InputError("the interval of the intraclass correlation is for one grouping factor; fit groups=['site'] for it.")
+        if isinstance(self.kernel, StructuredFit):
+            raise InputError(
+                "the interval of the intraclass correlation is for random intercepts on one or two factors and one residual variance; "
+                "fit groups=['site'] or groups=['pair', 'site'] for it."
+            )
         level = self.conf_level if conf_level is None else conf_level
+        check_conf_level(level)
         low, high = reml.profile_ratio(self.kernel.reduced, level=level, method=self.method)  # type: ignore[arg-type]
         return low / (1 + low), high / (1 + high)
+
+    def compare(self, smaller: MixedModel) -> Table:
+        """Likelihood-ratio test of this model against a smaller one that it contains.
+
+        Parameters
+        ----------
+        smaller : MixedModel
+            Fitted by the same method to the same rows. Under REML both must have the same fixed effects; fit both with ``method="ml"`` to
+            compare fixed effects.
+
+        Returns
+        -------
+        Table
+            model, parameters, log_likelihood, statistic, df, p_value, p_value_mixture. A variance that is zero under the null hypothesis
+            lies on the boundary: `p_value` is chi-square's and too large there, `p_value_mixture` is the even mixture of chi-square with
+            df and with df - 1 (Self & Liang 1987, J. Am. Stat. Assoc. 82:605), right for one variance (and its covariances) more.
+
+        Raises
+        ------
+        InputError
+            The models are of other rows, another outcome or another method, or not smaller and larger.
+        """
+        _comparable(self, smaller)
+        df = self._parameters - smaller._parameters
+        statistic = max(2.0 * (self.log_likelihood - smaller.log_likelihood), 0.0)
+        p = float(special.chdtrc(df, statistic))
+        below = (1.0 if statistic == 0 else 0.0) if df == 1 else float(special.chdtrc(df - 1, statistic))
+        random_only = self.model.names == smaller.model.names
+        rows = [
+            {"model": smaller.formula, "parameters": smaller._parameters, "log_likelihood": smaller.log_likelihood},
+            {
+                "model": self.formula,
+                "parameters": self._parameters,
+                "log_likelihood": self.log_likelihood,
+                "statistic": statistic,
+                "df": df,
+                "p_value": p,
+                "p_value_mixture": (p + below) / 2 if random_only else np.nan,
+            },
+        ]
+        return Table(pd.DataFrame(rows), f"Likelihood ratio ({self.method.upper()})", formats={"parameters": "d", "df": ".0f"})
 
     def _profiled(self) -> None:
         if self.kernel.status != "ok":
@@ -362,7 +420,7 @@ class MixedModel(Result):
     # --- groups and people
 
     def random_effects(self, group: str | None = None) -> pd.DataFrame:
-        """Best linear unbiased predictions of the random intercepts.
+        """Best linear unbiased predictions of the random intercepts (and slopes).
 
         Parameters
         ----------
@@ -372,35 +430,19 @@ class MixedModel(Result):
         Returns
         -------
         DataFrame
-            level, estimate, std_error (variance of the intercept given the data, fixed effects and variances known), n.
+            level, estimate, std_error (of the effect given the data, fixed effects and variances known), n; with slopes also term.
         """
         names = [g.name for g in self.model.groups]
         if group is None:
             group = names[-1]
         if group not in names:
             raise InputError(unknown_word(group, names, what="grouping factor"))
-        k = names.index(group)
-        codes, values, variances = reml.random_effects(self.kernel)[k]
-        grouping = self.model.groups[k]
-        rows = np.bincount(grouping.codes, minlength=len(grouping.labels))
-        return pd.DataFrame(
-            {
-                "level": pd.Series([grouping.labels[c] for c in codes], dtype="str"),
-                "estimate": values,
-                "std_error": np.sqrt(np.maximum(variances, 0.0)),
-                "n": rows[codes],
-            }
-        )
+        return random_part.effects(self.model, self.kernel, names.index(group))
 
     def fitted(self, *, conditional: bool = True) -> Array:
         """Fitted values (n,): with the predicted random intercepts, or without (`conditional=False`)."""
         values = self.model.x @ self.kernel.beta
-        if conditional:
-            for grouping, (codes, effect, _) in zip(self.model.groups, reml.random_effects(self.kernel), strict=True):
-                by_code = np.zeros(len(grouping.labels))
-                by_code[codes] = effect
-                values = values + by_code[grouping.codes]
-        return np.asarray(values)
+        return np.asarray(values + random_part.predicted(self.model, self.kernel) if conditional else values)
 
     def residuals(self, *, conditional: bool = True) -> Array:
         """Outcome minus fitted values, (n,), in the order of the analysed rows."""
@@ -408,8 +450,8 @@ class MixedModel(Result):
 
     @property
     def variances_covariance(self) -> Array:
-        """Inverse of the expected REML information of the variances (random intercepts, then residual)."""
-        return np.asarray(small_sample.variance_covariance(self.kernel))
+        """Inverse of the expected REML information of `variances` (random intercepts, then residual)."""
+        return random_part.averages_covariance(self.model, self.kernel)
 
 
 # --- fitting ------------------------------------------------------------------------------------------------
@@ -420,24 +462,34 @@ def fit_mixed(
     frame: Any,
     *,
     groups: Sequence[str] | str | None = None,
+    slopes: Mapping[str, str | Sequence[str]] | None = None,
+    residual_by: str | None = None,
     inference: str | None = None,
     method: str = "reml",
     weights: str | None = None,
     conf_level: float = 0.95,
 ) -> MixedModel:
-    """Fit a linear mixed model with nested random intercepts.
+    """Fit a linear mixed model with random intercepts, and slopes if asked, in nested groups.
 
     Parameters
     ----------
     formula : str
         R's notation: ``"y ~ arm + y_0 + age_band"``, interactions ``a:b`` and ``a*b``, ``0 +``, ``factor(x)``, names with spaces between
-        backticks. Random intercepts stand in `groups`, or in the formula as ``(1|site)``, ``(1|pair/site)``.
+        backticks. The random part stands in `groups` and `slopes`, or in the formula as ``(1|site)``, ``(1|pair/site)``,
+        ``(1 + arm|pair)``.
     frame : DataFrame
         One row a person (or a measurement); pandas, or anything with ``to_pandas()``. Text, category and boolean columns are factors
         (R's treatment contrasts, first level the reference); numbers stay numbers. Rows with a missing value in a column of the model are
         left out and counted in `notes`.
     groups : sequence of str
-        One or two nested grouping columns, outermost first: ``["site"]``, ``["pair", "site"]``, ``["site", "person"]``.
+        Nested grouping columns, outermost first: ``["site"]``, ``["pair", "site"]``, ``["site", "person"]``,
+        ``["pair", "site", "person"]``.
+    slopes : mapping of grouping column to column or columns, optional
+        What varies between the groups beside the intercept, correlated with it: ``slopes={"pair": "arm"}`` is ``(1 + arm|pair)``.
+        (``(1 + arm||pair)`` in the formula leaves the correlation out.) With one site an arm in each pair this takes the place of the
+        site's intercept; asking for both is refused.
+    residual_by : str, optional
+        Column whose values each have a residual variance of their own, such as the arm (nlme's ``varIdent``).
     inference : str, optional
         ``"kenward-roger"`` (the default under REML; expected information, a variance at zero kept, as pbkrtest), ``"satterthwaite"`` (the
         default under ML; observed information, a variance at zero dropped, as lmerTest), ``"between-within"`` (as nlme),
@@ -497,15 +549,37 @@ def fit_mixed(
         raise InputError(
             'no grouping factor is named, so there is no random intercept. Give groups=["site"], or write (1|site) in the formula.'
         )
-    if count > 2:
-        raise InputError(f"{count} grouping factors are named; one or two nested ones are fitted, for example groups=['pair', 'site'].")
-    model = model_frame.build(parsed, frame, groups=asked, weights=weights)
+    model = model_frame.build(parsed, frame, groups=asked, slopes=_slopes(slopes, asked), weights=weights, strata=residual_by)
     if len(model.y) <= len(model.names):
         refuse("saturated", model)
-    fitted = reml.fit(model.x, model.y, [g.codes for g in model.groups], method=how, weights=model.weights)  # type: ignore[arg-type]
+    fitted = random_part.fit(model, how)
     refuse(fitted.status, model)
-    shown = formula if parsed.groups else f"{formula} + {' + '.join(f'(1|{g.name})' for g in model.groups)}"
+    shown = formula if parsed.groups else f"{formula} + {' + '.join(_bars(asked or (), slopes or {}))}"
+    if residual_by is not None:
+        shown += f", residual variance by {residual_by}"
     return _result(model, fitted, formula=" ".join(shown.split()), inference=chosen, method=how, conf_level=conf_level)
+
+
+def _slopes(slopes: Mapping[str, str | Sequence[str]] | None, groups: Sequence[str] | None) -> tuple[RandomPart, ...]:
+    if slopes is None:
+        return ()
+    if groups is None:
+        raise InputError("slopes= goes with groups=. With the groups in the formula, write the slope there: (1 + arm|pair).")
+    out = []
+    for group, columns in dict(slopes).items():
+        if group not in groups:
+            raise InputError(unknown_word(str(group), groups, what="grouping factor in slopes="))
+        named = [columns] if isinstance(columns, str) else list(columns)
+        out.append(RandomPart((group,), tuple((Variable(c),) for c in named)))
+    return tuple(out)
+
+
+def _bars(groups: Sequence[str], slopes: Mapping[str, str | Sequence[str]]) -> list[str]:
+    out = []
+    for group in groups:
+        more = slopes.get(group, ())
+        out.append(f"({' + '.join(['1', *([more] if isinstance(more, str) else more)])}|{group})")
+    return out
 
 
 def _inference(asked: str | None, method: str) -> str:
@@ -529,6 +603,9 @@ def refuse(status: str, model: ModelFrame) -> None:
     why = {
         "saturated": f"there are {len(model.y)} rows and {len(model.names)} fixed effects, so nothing is left to estimate a variance from. "
         "Fit fewer terms.",
+        "out_of_range": f"the numbers of {outcome!r} are so small or so large that their variances leave the range of floating-point "
+        "numbers. Change the unit: multiply the column by a constant.",
+        "not_identified": _not_identified(model),
         "constant_outcome": f"the outcome {outcome!r} has one value in all {len(model.y)} analysed rows, so there is nothing to compare. "
         "Check the column.",
         "exact_fit": f"the fixed effects reproduce {outcome!r} exactly, so there is no residual to judge them by. "
@@ -545,23 +622,54 @@ def refuse(status: str, model: ModelFrame) -> None:
     raise InputError(f"the model of {outcome!r} cannot be fitted: {why.get(status, status)}")
 
 
+def _not_identified(model: ModelFrame) -> str:
+    sizes = ", ".join(f"{len(g.labels)} {g.name}" for g in model.groups)
+    for part in model.random:
+        codes = model.groups[part.factor].codes
+        first = np.zeros(int(codes.max()) + 1, dtype=np.intp)
+        first[codes] = np.arange(len(codes))
+        for k, name in enumerate(part.names):
+            if name != INTERCEPT and (part.design[:, k] == part.design[first[codes], k]).all():
+                group = model.groups[part.factor].name
+                return (
+                    f"{name} does not vary within any {group}, so the data cannot say whether its slope varies between {group}s. "
+                    "Let the slope vary between larger groups (pairs), or take it out."
+                )
+    return (
+        f"the data ({len(model.y)} rows in {sizes}) do not hold all the variances asked for: some of them change nothing that can be told "
+        "apart. Name fewer. (A slope of the arm between pairs with one site an arm stands in the place of the site's intercept.)"
+    )
+
+
+def _limits(names: Sequence[str], estimate: Array, limits: Array) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"parameter": pd.Series(list(names), dtype="str"), "estimate": estimate, "conf_low": limits[:, 0], "conf_high": limits[:, 1]}
+    )
+
+
+def _comparable(larger: MixedModel, smaller: MixedModel) -> None:
+    if not isinstance(smaller, MixedModel):
+        raise InputError("compare needs another fit of fit_mixed.")
+    if larger.method != smaller.method:
+        raise InputError(f"one model is fitted by {larger.method.upper()}, the other by {smaller.method.upper()}. Use one method for both.")
+    same_rows = np.array_equal(larger.model.rows, smaller.model.rows) and np.array_equal(larger.model.y, smaller.model.y)
+    if not same_rows:
+        raise InputError(
+            f"the models are of different rows ({larger.n} and {smaller.n}) or outcomes, so their likelihoods do not compare. Leave "
+            "out the rows with missing values first."
+        )
+    if larger._parameters <= smaller._parameters:
+        raise InputError("the other model is not smaller: call compare on the larger one.")
+    if larger.method == "reml" and larger.model.names != smaller.model.names:
+        raise InputError('restricted likelihoods compare only with the same fixed effects. Fit both with method="ml".')
+    gone = [name for name in smaller.model.names if name not in larger.model.names]
+    if gone:
+        raise InputError(f"the larger model does not contain {few(gone)}, so the models are not nested.")
+
+
 def _result(model: ModelFrame, fitted: Any, *, formula: str, inference: str, method: str, conf_level: float) -> MixedModel:
     found = _infer(fitted, np.eye(len(model.names)), inference, model)
     return MixedModel(formula=formula, inference=inference, method=method, conf_level=conf_level, model=model, kernel=fitted, _found=found)
-
-
-def _components(model: ModelFrame, fitted: Any) -> pd.DataFrame:
-    variances = np.append(np.where(fitted.identified, fitted.variances, np.nan), fitted.sigma2)
-    return pd.DataFrame(
-        {
-            "group": pd.Series([*(g.name for g in model.groups), RESIDUAL], dtype="str"),
-            "variance": variances,
-            "sd": np.sqrt(variances),
-            "share": variances / variances.sum(),
-            "groups": [*(len(g.labels) for g in model.groups), len(model.y)],
-            "boundary": [*(bool(b and known) for b, known in zip(fitted.boundary, fitted.identified, strict=True)), False],
-        }
-    )
 
 
 def _variance_notes(fitted: Any, model: ModelFrame, inference: str) -> list[str]:
@@ -572,16 +680,11 @@ def _variance_notes(fitted: Any, model: ModelFrame, inference: str) -> list[str]
             "whatever the inference asked for."
         ]
     out = []
-    for grouping, zero in zip(model.groups, fitted.boundary, strict=True):
-        if zero:
-            kept = (
-                "Kenward-Roger still counts it, so the df stay those of the groups."
-                if inference == "kenward-roger"
-                else "Satterthwaite drops it, so the df can be as large as n - p; compare Kenward-Roger."
-                if inference == "satterthwaite"
-                else ""
-            )
-            out.append(f"The variance of {grouping.name} is estimated at zero (boundary of the parameter space). {kept}".rstrip())
+    kept = {
+        "kenward-roger": "Kenward-Roger still counts it, so the df stay those of the groups.",
+        "satterthwaite": "Satterthwaite drops it, so the df can be as large as n - p; compare Kenward-Roger.",
+    }.get(inference, "")
+    out += [f"{what} (boundary of the parameter space). {kept}".rstrip() for what in random_part.at_zero(model, fitted)]
     if not fitted.optimum.converged:
         out.append("The search for the variances did not settle; see .optimum.")
     if inference == "normal":

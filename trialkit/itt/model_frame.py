@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import reml
 from trialkit.door import InputError, cell_text, few, nearest_word, normalise, numbers, printable
-from trialkit.itt.formula import Formula, Term, Variable, term_label
+from trialkit.itt.formula import Formula, RandomPart, Term, Variable, term_label
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
@@ -67,6 +67,15 @@ class Grouping:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomColumns:
+    """Columns whose coefficients vary together between the groups of one factor."""
+
+    factor: int  # place in `ModelFrame.groups`
+    design: Array  # (n, d)
+    names: tuple[str, ...]  # (d,)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFrame:
     """The arrays of one linear model.
 
@@ -97,6 +106,10 @@ class ModelFrame:
     formula : Formula
     columns : mapping of Variable to Column
         The analysed rows of each variable, before coding.
+    random : tuple of RandomColumns
+        What varies between groups; empty when it is the intercept of each factor and nothing else.
+    strata : Grouping or None
+        Rows that share a residual variance, when it differs.
     """
 
     response: str
@@ -114,6 +127,8 @@ class ModelFrame:
     constant: tuple[str, ...]
     formula: Formula
     columns: Mapping[Variable, Column]
+    random: tuple[RandomColumns, ...] = ()
+    strata: Grouping | None = None
 
     def notes(self) -> tuple[str, ...]:
         """What was left out, in words."""
@@ -362,7 +377,16 @@ def _coded(variable: Variable, column: Column, *, full: bool) -> tuple[list[Arra
     return [(column.values == k).astype(np.float64) for k in shown], [f"{variable.label}{column.levels[k]}" for k in shown]
 
 
-def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None = None, weights: str | None = None) -> ModelFrame:
+def build(
+    formula: Formula,
+    frame: pd.DataFrame,
+    *,
+    groups: Sequence[str] | None = None,
+    slopes: Sequence[RandomPart] = (),
+    weights: str | None = None,
+    strata: str | None = None,
+    crossed: bool = False,
+) -> ModelFrame:
     """Arrays of the model `formula` on the rows of `frame` where nothing it needs is missing.
 
     Parameters
@@ -371,8 +395,14 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
     frame : DataFrame
     groups : sequence of str, optional
         Nested grouping columns, outermost first, instead of bars in the formula.
+    slopes : sequence of RandomPart, optional
+        With `groups`: what more varies between groups.
     weights : str, optional
         Column of positive analysis weights.
+    strata : str, optional
+        Column whose values divide the rows by residual variance.
+    crossed : bool
+        Grouping factors need not be nested.
 
     Raises
     ------
@@ -382,8 +412,12 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
     if groups is not None and formula.groups:
         raise InputError("grouping factors are named both in the formula and by groups=. Name them in one place.")
     specs = formula.groups if groups is None else tuple((g,) for g in groups)
+    parts = formula.random if groups is None else (*(RandomPart((g,)) for g in groups), *slopes)
+    sloped = any(part.terms or not part.intercept for part in parts)
     outcome = read_response(frame, formula.response)
-    columns = {v: read_column(frame, v.column, as_factor=v.as_factor) for v in formula.variables}
+    variables = dict.fromkeys([*formula.variables, *(v for part in parts for term in part.terms for v in term)])
+    columns = {v: read_column(frame, v.column, as_factor=v.as_factor) for v in variables}
+    divided = None if strata is None else read_column(frame, strata, as_factor=True, why="to divide the residual variance")
     groupings = [(":".join(spec), read_grouping(frame, spec)) for spec in specs]
     weighting = None if weights is None else _read_weights(frame, weights)
 
@@ -393,6 +427,8 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
         missing[v.column] = column.missing
     for name, column in groupings:
         missing[name] = column.missing
+    if divided is not None and strata is not None:
+        missing[strata] = divided.missing
     if weighting is not None and weights is not None:
         missing[weights] = np.isnan(weighting)
     incomplete = np.logical_or.reduce(list(missing.values()))
@@ -418,6 +454,10 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
     for name, column in groupings:
         part = column.take(taken)
         nested.append(Grouping(name, part.values.astype(np.intp), part.levels or ()))
+    ordered = tuple(nested) if crossed else nest(nested, declared=groups is not None)
+    random = _random_columns(parts, kept, [g.name for g in ordered], len(rows)) if sloped or len(parts) > 2 or strata is not None else ()
+    if divided is not None:
+        divided = divided.take(taken)
     return ModelFrame(
         response=formula.response,
         y=outcome if taken is None else outcome[rows],
@@ -425,7 +465,7 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
         names=tuple(names[j] for j in independent),
         terms=tuple(term_label(t) for t in formula.terms),
         assign=tuple(assign[j] for j in independent),
-        groups=nest(nested, declared=groups is not None),
+        groups=ordered,
         weights=None if weighting is None else (weighting if taken is None else weighting[rows]),
         rows=rows,
         n_table=n_table,
@@ -434,7 +474,30 @@ def build(formula: Formula, frame: pd.DataFrame, *, groups: Sequence[str] | None
         constant=constant,
         formula=formula,
         columns=kept,
+        random=random,
+        strata=None if divided is None or strata is None else Grouping(strata, divided.values.astype(np.intp), divided.levels or ()),
     )
+
+
+def _random_columns(
+    parts: Sequence[RandomPart], columns: dict[Variable, Column], names: Sequence[str], n: int
+) -> tuple[RandomColumns, ...]:
+    """The design of each random part; one column each where they do not correlate. Terms of outer factors come first."""
+    out = []
+    sloped = {":".join(part.group) for part in parts if part.terms and part.intercept}
+    for part in parts:
+        name = ":".join(part.group)
+        if not part.terms and name in sloped:  # its intercept comes with the slope
+            continue
+        z, labels, _, constant = design_matrix(part.terms, part.intercept, columns, n)
+        if constant or not z.shape[1]:
+            raise InputError(f"{few(constant) or name} has one value in the analysed rows, so nothing of it can vary between {name}s.")
+        factor = names.index(name)
+        if part.correlated:
+            out.append(RandomColumns(factor, z, labels))
+        else:
+            out += [RandomColumns(factor, z[:, [j]], (labels[j],)) for j in range(len(labels))]
+    return tuple(sorted(out, key=lambda r: r.factor))
 
 
 def _read_weights(frame: pd.DataFrame, name: str) -> Array:

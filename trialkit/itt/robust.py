@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.door import InputError, unknown_word
+from trialkit.itt import random_part
 from trialkit.itt.mixed import MixedModel, t_quantile, two_sided_p
 from trialkit.results import Table
 
@@ -139,14 +140,7 @@ def robust(fit: MixedModel, *, kind: str = "CR2", conf_level: float | None = Non
         raise InputError(f"{J} clusters are too few for a sandwich covariance.")
     order = np.argsort(outer, kind="stable")
     clusters = np.split(order, np.cumsum(np.bincount(outer, minlength=J))[:-1])
-    variances = np.where(kernel.identified, kernel.variances, 0.0)
-    covariances = []
-    for rows in clusters:
-        phi = np.diag(np.full(len(rows), kernel.sigma2) if model.weights is None else kernel.sigma2 / model.weights[rows])
-        for grouping, variance in zip(model.groups, variances, strict=True):
-            codes = grouping.codes[rows]
-            phi = phi + variance * (codes[:, None] == codes[None, :])
-        covariances.append(phi)
+    covariances = [random_part.covariance(model, kernel, rows) for rows in clusters]
     found = sandwich(model.x, fit.residuals(conditional=False), clusters, covariances, kind=kind)
     return robust_table(list(model.names), kernel.beta, found, conf_level or fit.conf_level, f"{kind} cluster-robust inference")
 

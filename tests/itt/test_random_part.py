@@ -1,0 +1,215 @@
+"""Slopes, three factors and a residual variance an arm, through `fit_mixed`: lme4, lmerTest, pbkrtest and nlme on stored data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trialkit.door import InputError
+from trialkit.itt import fit_mixed, robust
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "structured_models.json").read_text())
+SETS = {name: pd.DataFrame(columns) for name, columns in REFERENCE["sets"].items()}
+LMER, NLME = REFERENCE["lmer"], REFERENCE["nlme"]
+
+
+def data_of(case):
+    return SETS["C1" if case["id"] == "X1" else case["id"][:2]]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", LMER, ids=lambda c: f"{c['id']}: {c['formula']}")
+def test_agrees_with_lme4_pbkrtest_and_lmertest(case):
+    d = data_of(case)
+    kr, satt = fit_mixed(case["formula"], d), fit_mixed(case["formula"], d, inference="satterthwaite")
+    assert list(kr.frame["term"]) == case["names"]
+    np.testing.assert_allclose(kr.frame["estimate"], case["estimate"], rtol=1e-6)
+    np.testing.assert_allclose([kr.model_std_error(t) for t in case["names"]], case["std_error"], rtol=1e-6)
+    np.testing.assert_allclose(kr.frame["std_error"], case["kr_std_error"], rtol=1e-6)
+    np.testing.assert_allclose(kr.frame["df"], case["kr_df"], rtol=1e-6)
+    np.testing.assert_allclose(satt.frame["df"], case["satt_df"], rtol=1e-5)
+    assert kr.log_likelihood == pytest.approx(case["log_likelihood"], abs=1e-8)
+    assert fit_mixed(case["formula"], d, method="ml").log_likelihood == pytest.approx(case["ml_log_likelihood"], abs=1e-8)
+    # VarCorr: variances and covariances
+    ours = kr.variance_components
+    theirs = [v for v, second in zip(case["vcov"], case["var2"], strict=True) if not second]
+    np.testing.assert_allclose(sorted(ours["variance"]), sorted(theirs), rtol=1e-6, atol=1e-9)
+    covariances = [v for v, second in zip(case["vcov"], case["var2"], strict=True) if second]
+    if covariances:
+        T = kr.kernel.covariances[-1] if case["id"] == "C1p" else kr.kernel.covariances[0]
+        np.testing.assert_allclose(T[0, 1], covariances[0], rtol=1e-6)
+    if "joint" in case:
+        a, b = (f.test(case["names"][1:]).frame.iloc[0] for f in (kr, satt))
+        np.testing.assert_allclose([a["statistic"], a["df2"]], [case["joint"]["kr_f"], case["joint"]["kr_df"]], rtol=1e-6)
+        np.testing.assert_allclose([b["statistic"], b["df2"]], [case["joint"]["satt_f"], case["joint"]["satt_df"]], rtol=1e-5)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", [c for c in LMER if "ranef" in c], ids=lambda c: c["id"])
+def test_predictions_are_ranef(case):
+    fit = fit_mixed(case["formula"], data_of(case))
+    for group, theirs in case["ranef"].items():
+        ours = fit.random_effects(group)
+        assert list(dict.fromkeys(ours["level"])) == theirs["level"]
+        # uncorrelated parts come from lme4 in an order of its own
+        order = np.sort if "variance" not in theirs else np.asarray
+        np.testing.assert_allclose(order(ours["estimate"]), order(theirs["values"]), rtol=1e-5, atol=1e-7)
+        if "variance" in theirs:  # R's run over terms within levels
+            terms = len(ours) // len(theirs["level"])
+            variance = np.asarray(theirs["variance"]).reshape(-1, terms).T.ravel()
+            np.testing.assert_allclose(ours["std_error"] ** 2, variance, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("case", NLME, ids=lambda c: c["id"])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_agrees_with_nlme(case, method):
+    groups = [case["groups"]] if isinstance(case["groups"], str) else case["groups"]
+    slopes = {"pair": "arm"} if "arm" in case["random"] else None
+    d = SETS[case["set"]]
+    fit = fit_mixed(f"y ~ {case['fixed']}", d, groups=groups, slopes=slopes, residual_by="arm", method=method)
+    theirs = case[method.upper()]
+    # nlme searches logarithms numerically and stops where it stops; a likelihood above its own is allowed, one below is not
+    assert -1e-9 < fit.log_likelihood - theirs["log_likelihood"] < 1e-6
+    np.testing.assert_allclose(fit.frame["estimate"], theirs["estimate"], rtol=1e-4)
+    np.testing.assert_allclose([fit.model_std_error(t) for t in theirs["names"]], theirs["std_error"], rtol=2e-5)
+    sds = fit.variance_components.set_index("term")["sd"]
+    for arm, sd in theirs["residual_sd"].items():
+        assert sds[f"arm {arm}"] == pytest.approx(sd, rel=1e-5)
+
+
+# --- what the user sees -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paired():
+    return SETS["V3"]
+
+
+def test_three_ways_to_ask_for_a_slope(paired):
+    in_words = fit_mixed("y ~ arm + (1 + arm|pair)", paired)
+    by_argument = fit_mixed("y ~ arm", paired, groups=["pair"], slopes={"pair": "arm"})
+    short = fit_mixed("y ~ arm + (arm|pair)", paired, inference="kenward-roger")
+    for other in (by_argument, short):
+        pd.testing.assert_frame_equal(in_words.frame, other.frame)
+    assert by_argument.formula == "y ~ arm + (1 + arm|pair)"
+    assert list(in_words.variance_components.columns) == [
+        "group", "term", "variance", "sd", "share", "groups", "boundary", "correlation",
+    ]  # fmt: skip
+
+
+def test_uncorrelated_slopes_have_no_covariance(paired):
+    fit = fit_mixed("y ~ arm + (1 + arm||pair)", paired)
+    assert [T.shape for T in fit.kernel.covariances] == [(1, 1), (1, 1)]
+    assert fit.log_likelihood <= fit_mixed("y ~ arm + (1 + arm|pair)", paired).log_likelihood
+
+
+def test_equal_residual_variances_gain_little_and_unequal_ones_much():
+    for name, large in (("A1", False), ("V1", True)):
+        d = SETS[name]
+        one, two = fit_mixed("y ~ arm", d, groups="site"), fit_mixed("y ~ arm", d, groups="site", residual_by="arm")
+        row = two.compare(one).frame.iloc[1]
+        assert row["df"] == 1
+        assert bool(row["p_value"] < 1e-4) == large
+
+
+def test_the_average_rows_shares_and_correlation(paired):
+    fit = fit_mixed("y ~ arm", paired, groups=["pair"], slopes={"pair": "arm"}, residual_by="arm")
+    V = np.vstack([np.diag(fit_covariance(fit))]).ravel()
+    assert fit.variances.sum() == pytest.approx(V.mean(), rel=1e-9)
+    assert 0 < fit.icc < 1
+    assert fit.icc == pytest.approx(1 - fit.variances[-1] / V.mean(), rel=1e-9)
+    assert fit.variances_covariance.shape == (2, 2)
+    table = fit.variance_components
+    assert list(table["group"]) == ["pair", "pair", "Residual", "Residual"]
+    assert list(table["term"]) == ["(Intercept)", "armintervention", "arm control", "arm intervention"]
+    assert -1 <= table["correlation"][1] <= 1
+
+
+def fit_covariance(fit):
+    from trialkit.itt import random_part
+
+    return random_part.covariance(fit.model, fit.kernel, np.arange(fit.n))
+
+
+def test_fitted_values_and_residuals_add_up(paired):
+    fit = fit_mixed("y ~ arm + x", paired, groups=["pair"], slopes={"pair": "arm"}, residual_by="arm")
+    np.testing.assert_allclose(fit.fitted() + fit.residuals(), fit.response)
+    beta = fit.frame["estimate"].to_numpy()
+    np.testing.assert_allclose(fit.fitted(conditional=False), fit.model.x @ beta)
+    # best linear unbiased predictions: Z G Z' V^-1 (y - X b)
+    V = fit_covariance(fit)
+    R = np.diag(np.diag(V) - random_spread(fit))
+    np.testing.assert_allclose(fit.residuals(), R @ np.linalg.solve(V, fit.response - fit.fitted(conditional=False)), rtol=1e-7, atol=1e-9)
+
+
+def random_spread(fit):
+    part, T = fit.model.random[0], fit.kernel.covariances[0]
+    return np.einsum("na,ab,nb->n", part.design, T, part.design)
+
+
+def test_robust_and_intervals_follow(paired):
+    fit = fit_mixed("y ~ arm", paired, groups=["pair"], slopes={"pair": "arm"})
+    table = robust(fit).frame
+    assert (table["std_error"] > 0).all() and (table["df"] < 18).all()
+    limits = fit.confint()
+    assert list(limits["parameter"]) == ["(Intercept)", "armintervention"]
+    assert ((limits["conf_low"] < limits["estimate"]) & (limits["estimate"] < limits["conf_high"])).all()
+    with pytest.raises(InputError, match="random intercepts on one or two factors"):
+        fit.icc_interval()
+
+
+def test_profile_limits_of_intercepts_are_the_other_kernels():
+    d = SETS["D1"]
+    two = fit_mixed("y ~ arm + x", d, groups=["pair", "site"]).confint()
+    from trialkit._kernels.reml_profile import profile_contrasts_structured
+    from trialkit._kernels.structured import RandomTerm, reduce_structured
+
+    model = fit_mixed("y ~ arm + x", d, groups=["pair", "site"]).model
+    one = np.ones((len(d), 1))
+    blocks = reduce_structured(model.x, model.y, [g.codes for g in model.groups], [RandomTerm(0, one), RandomTerm(1, one)])
+    limits = profile_contrasts_structured(blocks, np.eye(3))
+    np.testing.assert_allclose(limits, two[["conf_low", "conf_high"]].to_numpy()[:3], rtol=1e-7)
+
+
+def test_a_lost_rank_is_said():
+    fit = fit_mixed("y ~ arm + (1 + arm|pair)", SETS["A1"])
+    assert any("a correlation of one" in note and "Kenward-Roger still counts it" in note for note in fit.notes)
+
+
+def test_slopes_the_data_cannot_tell_are_refused(paired):
+    with pytest.raises(InputError, match="does not vary within any site"):
+        fit_mixed("y ~ arm + (1 + arm|site)", paired)
+    with pytest.raises(InputError, match="place of the site's intercept"):
+        fit_mixed("y ~ arm + (1 + arm|pair) + (1|site)", paired)
+    with pytest.raises(InputError, match="slopes= goes with groups="):
+        fit_mixed("y ~ arm + (1|pair)", paired, slopes={"pair": "arm"})
+    with pytest.raises(InputError, match="one value"):
+        fit_mixed("y ~ x + (1 + arm|pair)", paired[paired["arm"] == "control"])
+
+
+def test_likelihood_ratio():
+    d = SETS["A3"]
+    large, small = fit_mixed("y ~ arm + (1 + arm|pair)", d), fit_mixed("y ~ arm + (1|pair)", d)
+    table = large.compare(small).frame
+    gain = 2 * (large.log_likelihood - small.log_likelihood)
+    from scipy import stats
+
+    assert table["statistic"][1] == pytest.approx(gain)
+    assert table["df"][1] == 2
+    assert table["p_value"][1] == pytest.approx(stats.chi2.sf(gain, 2))
+    assert table["p_value_mixture"][1] == pytest.approx((stats.chi2.sf(gain, 1) + stats.chi2.sf(gain, 2)) / 2)
+    ml, without = (fit_mixed(f, d, method="ml", groups=["pair"]) for f in ("y ~ arm + x", "y ~ arm"))
+    assert np.isnan(ml.compare(without).frame["p_value_mixture"][1])
+    for a, b, says in (
+        (small, large, "call compare on the larger one"),
+        (large, ml, "one method for both"),
+        (large, fit_mixed("y ~ x + (1|pair)", d), "same fixed effects"),
+        (large, fit_mixed("y ~ arm + (1|pair)", d[1:]), "different rows"),
+    ):
+        with pytest.raises(InputError, match=says):
+            a.compare(b)
