@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,25 @@ def test_the_effect_moves_with_the_shift_and_tips(sets: Imputations) -> None:
     assert "does not change" in str(nowhere)
 
 
+@pytest.mark.parametrize("analysis", [{}, {"standardise": "pooled"}, {"standardise": "none", "inference": "satterthwaite"}])
+@pytest.mark.parametrize("arms", ["intervention", "both"])
+def test_the_whole_grid_at_once_equals_one_analysis_a_point(sets: Imputations, analysis: dict[str, str], arms: str) -> None:
+    design = DESIGN.model_copy(update={"analysis": type(DESIGN.analysis)(**analysis)})
+    grid = [-0.8, 0.0, 0.3]
+    fast = tipping_point(sets, design, "y", analyse=itt, deltas=grid, arms=arms).frame
+    slow = tipping_point(sets, design, "y", analyse=lambda s, d: itt(s, d), deltas=grid, arms=arms).frame
+    pd.testing.assert_frame_equal(fast, slow, rtol=1e-7)
+
+
+def test_random_pairs_go_the_same_way(sets: Imputations) -> None:
+    pair = sets.base["site"] // 2
+    paired = replace(sets, base=sets.base.assign(pair=pair))
+    design = TrialDesign(columns={"pair": "pair"}, outcomes=[{"name": "y"}], analysis={"pair_effects": "random"})
+    fast = tipping_point(paired, design, "y", analyse=itt, deltas=[-0.5, 0.5]).frame
+    slow = tipping_point(paired, design, "y", analyse=lambda s, d: itt(s, d), deltas=[-0.5, 0.5]).frame
+    pd.testing.assert_frame_equal(fast, slow, rtol=1e-6)
+
+
 @dataclass
 class Fake:
     frame: pd.DataFrame
@@ -81,6 +100,10 @@ def test_a_grid_shifts_both_arms(sets: Imputations) -> None:
     assert found.frame[["shift_control", "shift_intervention"]].to_numpy().tolist() == [[-1, -1], [-1, 1], [1, -1], [1, 1]]
     assert seen[0][0] == seen[1][0] < seen[2][0]
     assert seen[0][1] == seen[2][1] < seen[1][1]
+    assert "does not change" in str(found)
+    whole = tipping_point(sets, DESIGN, "y", analyse=itt, deltas=np.linspace(-2, 1, 7), arms="grid")
+    assert len(whole.frame) == 49
+    assert "of 49 points; the nearest is control" in str(whole)
     tipping_point(sets, DESIGN, "y", analyse=analyse, deltas=[2], arms="reference")
     assert seen[-1][0] > seen[2][0]
 

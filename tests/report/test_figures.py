@@ -16,6 +16,7 @@ import pytest
 
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused
+from trialkit.imputation import Scenarios, TippingPoint
 from trialkit.report import (
     Picture,
     baseline_table,
@@ -30,7 +31,9 @@ from trialkit.report import (
     plot_missing,
     plot_pairs,
     plot_power,
+    plot_scenarios,
     plot_site_map,
+    plot_tipping,
     plot_trace,
     plot_zipper,
 )
@@ -66,6 +69,23 @@ class CompletedSets(list[pd.DataFrame]):
         super().__init__([self.base.fillna({"y": v}) for v in (5.0, 7.0)])
 
 
+def tipping(*, both: bool = False) -> TippingPoint:
+    grid = np.linspace(-1, 1, 5)
+    pairs = [(r, i) for r in (grid if both else [0.0]) for i in grid]
+    frame = pd.DataFrame(pairs, columns=["shift_control", "shift_trained"])
+    frame["estimate"] = 0.3 + 0.2 * (frame["shift_trained"] - frame["shift_control"])
+    frame = frame.assign(std_error=0.1, df=80.0, conf_low=frame["estimate"] - 0.2, conf_high=frame["estimate"] + 0.2)
+    frame["p_value"] = np.exp(-12 * frame["estimate"] ** 2)
+    if both:
+        return TippingPoint(frame, "y", 0.05, None, ("control", "trained"))
+    return TippingPoint(frame.drop(columns="shift_control").rename(columns={"shift_trained": "shift"}), "y", 0.05, 0.25, ("trained",))
+
+
+def scenarios() -> Scenarios:
+    frame = pd.DataFrame({"scenario": ["complete cases", "missing at random", "worst case"], "estimate": [0.3, 0.25, np.nan]})
+    return Scenarios(frame.assign(conf_low=frame["estimate"] - 0.2, conf_high=frame["estimate"] + 0.2), "y")
+
+
 @pytest.fixture
 def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.DataFrame, allocation: Any) -> dict[str, Maker]:
     return {
@@ -81,10 +101,15 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "imputed": lambda: plot_imputed(CompletedSets()),
         "trace": lambda: plot_trace(traces()),
         "zipper": lambda: plot_zipper(intervals()),
+        "tipping": lambda: plot_tipping(tipping()),
+        "scenarios": lambda: plot_scenarios(scenarios()),
     }
 
 
-NAMES = [*("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper")]
+NAMES = [
+    *("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"),
+    *("tipping", "scenarios"),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -201,6 +226,19 @@ def test_missing_map_counts_what_it_draws(people: pd.DataFrame, design: TrialDes
         codes = table.patterns[rater][variable]
         assert row["observed"] == (codes == 0).sum()
         assert row["survey_missing"] == (codes == 2).sum()
+
+
+def test_tipping_is_drawn_along_one_shift_or_over_two() -> None:
+    one, two = plot_tipping(tipping()), plot_tipping(tipping(both=True), label="Mood")
+    assert "changes at a shift of 0.25 SD" in one.alt
+    assert len(one.data) == 5 and len(two.data) == 25
+    assert two.title.startswith("Mood:") and "over 25 pairs of shifts" in two.alt
+    assert "worst case" not in plot_scenarios(scenarios()).alt  # it has no number to tell
+    with pytest.raises(InputError, match="two shifts of each arm"):
+        plot_tipping(TippingPoint(tipping(both=True).frame.iloc[:5], "y", 0.05, None, ("control", "trained")))
+    for plot in (plot_tipping, plot_scenarios):
+        with pytest.raises(InputError, match="Give what"):
+            plot(pd.DataFrame())
 
 
 def test_imputed_values_are_told_from_observed_ones() -> None:

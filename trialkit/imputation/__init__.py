@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from trialkit.imputation.chained import impute
+from trialkit.imputation.comparators import impute_by
 from trialkit.imputation.imputations import Cells, Imputations
 from trialkit.imputation.pooling import PooledEstimate, pool
+from trialkit.imputation.reference import reference_based
+from trialkit.imputation.scenarios import Scenarios, compare_scenarios, worst_best
 from trialkit.imputation.sensitivity import TippingPoint, shift_missing, tipping_point
 from trialkit.imputation.variables import Variable
 
@@ -12,10 +15,15 @@ __all__ = [
     "Cells",
     "Imputations",
     "PooledEstimate",
+    "Scenarios",
     "TippingPoint",
     "Variable",
+    "compare_scenarios",
     "impute",
+    "impute_by",
     "pool",
+    "reference_based",
     "shift_missing",
     "tipping_point",
+    "worst_best",
 ]

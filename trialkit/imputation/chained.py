@@ -16,7 +16,7 @@ from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, check_people, few, frame_digest, nearest_word, require_columns, zero_one
 from trialkit.imputation import model as modelling
 from trialkit.imputation import variables as variables_
-from trialkit.imputation.imputations import Cells, Imputations
+from trialkit.imputation.imputations import DIAGNOSTICS, Cells, Imputations
 from trialkit.imputation.model import Event, Model, Score
 from trialkit.imputation.variables import WHERE, Column, Variable
 from trialkit.results import Provenance
@@ -176,7 +176,7 @@ def impute(
         if name in parts:
             cells[str(name)] = _join(parts[name])
 
-    diagnostics = pd.DataFrame(rows_of_frame, columns=_COLUMNS)
+    diagnostics = pd.DataFrame(rows_of_frame, columns=DIAGNOSTICS)
     events_frame = pd.DataFrame(
         [(e.kind, label, e.variable, e.detail) for label, e in log], columns=["kind", "group", "variable", "detail"], dtype="str"
     )
@@ -203,12 +203,6 @@ def impute(
         population_note=note,
         m_recommended=recommended,
     )
-
-
-_COLUMNS = [
-    "group", "variable", "method", "missing", "observed", "share", "predictors", "r_hat_mean", "r_hat_sd", "r_hat_icc",
-    "ess_mean", "ess_sd", "ess_icc", "icc", "observed_mean", "imputed_mean",
-]  # fmt: skip
 
 
 def _check_settings(m: int, iterations: int, seed: int, site_prior: str | float, rows_per_predictor: float, jobs: int) -> None:
@@ -452,7 +446,7 @@ def _add_up(score: Score, found: _Found, group: _Group) -> None:
 def _described(group: _Group, column: Column, method: str, values: Array) -> dict[str, Any]:
     seen = column.values[~column.missing]
     return {
-        **dict.fromkeys(_COLUMNS, np.nan),
+        **dict.fromkeys(DIAGNOSTICS, np.nan),
         "group": group.label,
         "variable": column.name,
         "method": method,

@@ -20,6 +20,12 @@ from trialkit.results import Provenance, Result
 Array = NDArray[np.float64]
 _FORMAT = 1
 
+# columns of the table of diagnostics
+DIAGNOSTICS = [
+    "group", "variable", "method", "missing", "observed", "share", "predictors", "r_hat_mean", "r_hat_sd", "r_hat_icc",
+    "ess_mean", "ess_sd", "ess_icc", "icc", "observed_mean", "imputed_mean",
+]  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Cells:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, nearest_word
-from trialkit.imputation.imputations import Imputations
+from trialkit.imputation.imputations import Cells, Imputations
 from trialkit.results import Provenance, Result
 
 Array = NDArray[np.float64]
@@ -60,17 +60,7 @@ def shift_missing(
     """
     if unit not in ("sd", "raw"):
         raise InputError(f'unit = {unit!r}: say "sd" or "raw".')
-    if outcome not in imputations.cells:
-        near = nearest_word(outcome, list(imputations.cells))
-        hint = f" Did you mean {near!r}?" if near else ""
-        raise InputError(f"{outcome!r} has no imputed cells, so there is nothing to shift.{hint}")
-    cells = imputations.cells[outcome]
-    if cells.labels:
-        raise InputError(f"{outcome!r} is a category: its values cannot be shifted.")
-    if arm not in imputations.base.columns:
-        raise InputError(f"the sets have no column {arm!r}, which should hold the arms. Name the arm column: arm=...")
-    arms = np.array([cell_text(v) for v in imputations.base[arm].tolist()])
-    observed = imputations.base[outcome].to_numpy(dtype=float, na_value=np.nan)
+    cells, arms, observed = _to_shift(imputations, outcome, arm)
     sd = float(np.nanstd(observed, ddof=1)) if unit == "sd" else 1.0
     here = arms[cells.rows]
     centre = np.array([np.nanmean(observed[arms == a]) if np.isfinite(observed[arms == a]).any() else np.nanmean(observed) for a in here])
@@ -87,6 +77,21 @@ def shift_missing(
         cells={**imputations.cells, outcome: replace(cells, values=values)},
         provenance=Provenance(made.seed, made.inputs, settings, made.versions),
     )
+
+
+def _to_shift(imputations: Imputations, outcome: str, arm: str) -> tuple[Cells, NDArray[Any], Array]:
+    """The imputed cells of a numeric outcome, everybody's arm and the observed values (NaN where missing)."""
+    if outcome not in imputations.cells:
+        near = nearest_word(outcome, list(imputations.cells))
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise InputError(f"{outcome!r} has no imputed cells, so there is nothing to shift.{hint}")
+    cells = imputations.cells[outcome]
+    if cells.labels:
+        raise InputError(f"{outcome!r} is a category: its values cannot be shifted. See worst_best for what its missing could do.")
+    if arm not in imputations.base.columns:
+        raise InputError(f"the sets have no column {arm!r}, which should hold the arms. Name the arm column: arm=...")
+    arms = np.array([cell_text(v) for v in imputations.base[arm].tolist()])
+    return cells, arms, imputations.base[outcome].to_numpy(dtype=float, na_value=np.nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,12 +127,24 @@ class TippingPoint(Result):
         """Where the finding tips, in words."""
         who = " and ".join(self.shifted)
         if "shift" not in self.frame.columns:
-            return (f"Shifts are added to the imputed values of each arm ({who}), in SDs of the observed values.",)
+            return (f"Shifts are added to the imputed values of each arm ({who}), in SDs of the observed values.", self._where())
         if self.tips_at is None:
             said = f"The finding at p < {self.alpha:g} does not change anywhere on the grid."
         else:
             said = f"The finding at p < {self.alpha:g} changes when the missing of {who} differ by {self.tips_at:+.2f} SD."
         return (f"The shift is added to the imputed values of {who}, in SDs of the observed values.", said)
+
+    def _where(self) -> str:
+        """Where on a grid of both arms' shifts the finding is another one than at the point nearest to no shift."""
+        shifts = self.frame[[f"shift_{name}" for name in self.shifted]].to_numpy()
+        found = self.frame["p_value"].to_numpy() < self.alpha
+        size = np.hypot(shifts[:, 0], shifts[:, 1])
+        other = np.flatnonzero(found != found[np.argmin(size)])
+        if not len(other):
+            return f"The finding at p < {self.alpha:g} does not change anywhere on the grid."
+        near = other[np.argmin(size[other])]
+        point = ", ".join(f"{name} {shift:+.2f}" for name, shift in zip(self.shifted, shifts[near], strict=True))
+        return f"The finding at p < {self.alpha:g} changes at {len(other)} of {len(found)} points; the nearest is {point}."
 
 
 def tipping_point(
@@ -151,11 +168,12 @@ def tipping_point(
         One of the design's outcomes.
     analyse : callable
         ``tk.itt``, or anything that takes (imputations, design) and gives a result whose ``frame`` has columns outcome, estimate,
-        std_error, df, p_value, conf_low and conf_high.
+        std_error, df, p_value, conf_low and conf_high. If it has an attribute ``shifts`` (`tk.itt` has: `trialkit.itt.itt_shifts`), that is
+        asked for the whole grid at once: the tables are read once, and all shifts of a completed set share one design.
     deltas : sequence of float
         Shifts in SDs of the observed values.
     arms : {"intervention", "reference", "both", "grid"}
-        Which arm's missing are shifted: one, both alike, or every combination of the two (len(deltas) squared analyses).
+        Which arm's missing are shifted: one, both alike, or every combination of the two (len(deltas) squared).
     alpha : float
 
     Returns
@@ -190,8 +208,19 @@ def tipping_point(
         raise InputError(f'arms = {arms!r}: say "intervention", "reference", "both" or "grid".')
     alone = design.model_copy(update={"outcomes": tuple(found)})
     imputations = _columns_of(imputations, alone)
-    rows = []
-    for r, i in pairs:
+    at_once = getattr(analyse, "shifts", None)
+    rows: list[dict[str, float]] = []
+    if at_once is not None:
+        cells, labels, observed = _to_shift(imputations, outcome, design.columns.arm)
+        unit = np.zeros((2, len(labels)))
+        for k, label in enumerate((reference, intervention)):
+            unit[k, cells.rows] = np.nanstd(observed, ddof=1) * (labels[cells.rows] == label)
+        figures = at_once(imputations, alone, outcome, directions=unit, steps=np.array(pairs))
+        rows = [
+            {f"shift_{reference}": r, f"shift_{intervention}": i, **row}
+            for (r, i), row in zip(pairs, figures[_FIGURES].to_dict("records"), strict=True)
+        ]
+    for r, i in pairs if at_once is None else ():
         sets = shift_missing(imputations, outcome, arm=design.columns.arm, delta={reference: r, intervention: i})
         frame = analyse(sets, alone).frame
         row = frame[frame["outcome"] == outcome].iloc[0]

@@ -19,6 +19,7 @@ from trialkit.itt.multiplicity import adjust, adjust_families, gatekeeping, grap
 from trialkit.itt.pair_effects import PairEffects, PairFlips, pair_effects
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
+from trialkit.itt.shifts import itt_shifts
 from trialkit.itt.subgroups import SubgroupEffects, subgroup_effects
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "hedges_2007",
     "hedges_g",
     "itt",
+    "itt_shifts",
     "leave_one_out",
     "max_t",
     "pair_effects",
@@ -68,3 +70,6 @@ __all__ = [
     "two_stage",
     "weighted_effects",
 ]
+
+# a grid of shifts asks the analysis it is given whether it can do them all at once
+itt.shifts = itt_shifts  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from trialkit.report.figures.icc import plot_icc
 from trialkit.report.figures.imputed import plot_imputed
 from trialkit.report.figures.missing import plot_missing
 from trialkit.report.figures.power import plot_power, plot_power_contour
+from trialkit.report.figures.sensitivity import plot_scenarios, plot_tipping
 from trialkit.report.figures.site_map import plot_site_map
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
 from trialkit.report.figures.trace import plot_trace
@@ -28,7 +29,9 @@ __all__ = [
     "plot_pairs",
     "plot_power",
     "plot_power_contour",
+    "plot_scenarios",
     "plot_site_map",
+    "plot_tipping",
     "plot_trace",
     "plot_zipper",
 ]

@@ -1,0 +1,106 @@
+"""One outcome moved along given directions, many times over: the analysis of `itt` at every step of a grid.
+
+Under a shift of the missing the design matrices stay as they are and the outcome is ``y + sum_k step_k direction_k``: the tables are read
+once, and all steps of one table are responses to one design (`trialkit._kernels.reml_many`). Every row is what `itt` gives for the table so
+moved, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from trialkit._kernels import pooling
+from trialkit._kernels.reml_many import fit_many
+from trialkit.design import TrialDesign
+from trialkit.door import InputError
+from trialkit.itt.analysis import fit_prepared, plan_of
+from trialkit.itt.effect_sizes import standard_deviation
+from trialkit.itt.prepared import Prepared, prepare
+
+Array = NDArray[np.float64]
+
+FIGURES = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
+
+
+def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, *, directions: ArrayLike, steps: ArrayLike) -> pd.DataFrame:
+    """The intention-to-treat effect on one outcome at every step of a grid of shifts.
+
+    Parameters
+    ----------
+    data : iterable of m DataFrames
+        Completed tables, as for `itt`.
+    design : TrialDesign
+    outcome : str
+        Its name.
+    directions : array (K, n) or (K, m, n)
+        What one unit of each of K steps adds to the outcome, row by row of the table (0 where the value was observed); alike in all
+        tables, or one a table.
+    steps : array (R, K)
+
+    Returns
+    -------
+    DataFrame
+        R rows: estimate, std_error, df, p_value, conf_low, conf_high, pooled and standardised as by ``itt(..., sd="each-set")``.
+
+    Raises
+    ------
+    InputError
+        As `itt`; the outcome is not in the design or cannot be analysed; fewer than two tables; shapes that do not fit.
+
+    Examples
+    --------
+    >>> design = TrialDesign(outcomes=[{"name": "y", "has_baseline": False}])
+    >>> site = np.repeat(np.arange(8), 3)
+    >>> arm = np.where(site % 2, "intervention", "control")
+    >>> rng = np.random.default_rng(1)
+    >>> y = rng.normal(size=24)
+    >>> sets = [pd.DataFrame({"person": range(24), "site": site, "arm": arm, "y": y + 0.1 * rng.normal(size=24)}) for _ in range(3)]
+    >>> found = itt_shifts(sets, design, "y", directions=[arm == "intervention"], steps=[[0.0], [1.0]])
+    >>> bool(found["estimate"][1] > found["estimate"][0])
+    True
+    """
+    plan = plan_of(design, None, None)
+    asked = [o for o in design.outcomes if o.name == outcome]
+    if not asked:
+        raise InputError(f"{outcome!r} is not an outcome of the design.")
+    alone = design.model_copy(update={"outcomes": tuple(asked)})
+    tables, people, (one,) = prepare(data, alone, denominator=plan.denominator, scale="each-set")
+    m = len(tables)
+    if m < 2:
+        raise InputError("one table: shifts of the missing need imputed tables, at least 2.")
+    reason = one.reason or fit_prepared(one, plan).reason
+    if reason:
+        raise InputError(f"{outcome!r} cannot be analysed: {reason}.")
+    d, s = np.asarray(directions, dtype=np.float64), np.asarray(steps, dtype=np.float64)
+    if d.ndim == 2:
+        d = np.broadcast_to(d[:, None], (d.shape[0], m, d.shape[1]))
+    if d.ndim != 3 or d.shape[1:] != (m, len(tables[0])) or s.ndim != 2 or s.shape[1] != d.shape[0]:
+        raise InputError(f"directions must be (K, n) or (K, m, n) and steps (R, K), with n = {len(tables[0])} rows and m = {m} tables.")
+    d = d[:, :, people.rows[one.rows]]
+    estimate, std_error, df = (np.empty((len(s), m)) for _ in range(3))
+    contrast: Array
+    for k, (X, y) in enumerate(zip(one.matrices, one.responses, strict=True)):
+        Y = np.asarray(y + s @ d[:, k])  # (R, n)
+        contrast = np.eye(X.shape[1])[1:2]
+        fits = fit_many(X, Y.T, one.groups, contrasts=contrast)
+        found = fits.kenward_roger if plan.inference == "kenward-roger" else fits.satterthwaite
+        if np.isnan(found.std_error).any():
+            status = str(fits.status[np.isnan(found.std_error[:, 0])][0])
+            raise InputError(f"{outcome!r} cannot be analysed at every shift: {status.replace('_', ' ')}. Give smaller shifts.")
+        sd = _sds(one, Y, k, plan.denominator)
+        estimate[:, k], std_error[:, k], df[:, k] = found.estimate[:, 0] / sd, found.std_error[:, 0] / sd, found.df[:, 0]
+    pooled = pooling.pool_scalar(estimate, std_error**2, df, conf_level=plan.conf_level)
+    return pd.DataFrame({name: getattr(pooled, name) for name in FIGURES})
+
+
+def _sds(one: Prepared, Y: Array, k: int, denominator: str) -> Array:
+    """What each step's effect is divided by; a baseline's SD does not move with the outcome."""
+    if denominator in ("none", "baseline"):
+        return np.full(len(Y), one.sd[k])
+    if denominator == "total":
+        return np.asarray(Y.std(axis=1, ddof=1))
+    return np.array([standard_deviation(y, one.arm, denominator=denominator) for y in Y])
