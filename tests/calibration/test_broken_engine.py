@@ -281,6 +281,8 @@ def central(patch: Patch) -> None:
     patch.setattr(noncentral, "power_f", lambda nc, df1, df2, alpha: right(nc, df1, np.inf, alpha))
     shifted = noncentral.power_t
     patch.setattr(noncentral, "power_t", lambda shift, df, alpha, sides=2: shifted(shift, np.inf, alpha, sides))
+    one = noncentral.power_t_one
+    patch.setattr(noncentral, "power_t_one", lambda shift, df, alpha, sides=2: one(shift, 1e9, alpha, sides))
 
 
 def one_seed(patch: Patch) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from trialkit.door import write_whole
 from trialkit.simulation import CheckResult, check, shipped_scenario
-from trialkit.simulation.analyses import answer, named
+from trialkit.simulation.analyses import named
+from trialkit.simulation.answers import answer
 from trialkit.simulation.making import blueprint
 from trialkit.simulation.streams import child_seeds
 from trialkit.simulation.verdict import bias_reach, share_limits

@@ -12,7 +12,7 @@ import pytest
 from trialkit.door import InputError
 from trialkit.itt import itt
 from trialkit.simulation import CheckResult, Scenario, check, simulate
-from trialkit.simulation import analyses as analyses_module
+from trialkit.simulation import answers as answers_module
 from trialkit.simulation.analyses import FIELDS, named
 from trialkit.simulation.scenario import Limits, Losses
 
@@ -168,14 +168,14 @@ def test_limits_in_the_scenario_are_held() -> None:
 
 
 def test_failures_are_counted_by_stage_and_stay_in_the_denominator(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = analyses_module.making.draw
+    draw = answers_module.making.draw
 
     def sometimes(plan: object, seed: int, **choices: bool) -> object:
         if seed % 3 == 0:
             raise RuntimeError("the dice rolled off the table")
         return draw(plan, seed, **choices)
 
-    monkeypatch.setattr(analyses_module.making, "draw", sometimes)
+    monkeypatch.setattr(answers_module.making, "draw", sometimes)
     result = check(SMALL, trials=40, seed=4)
     failed = sum(s % 3 == 0 for s in result.trial_seeds)
     assert 5 < failed < 25

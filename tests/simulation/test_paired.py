@@ -61,7 +61,7 @@ def test_paired_differences_by_hand() -> None:
         values[:, a, 0, FIELDS.index("conf_low")], values[:, a, 0, FIELDS.index("conf_high")] = e - 1.0, e + 1.0
         values[:, a, 0, FIELDS.index("p_value")] = rng.random(T) * 0.1
     values[7, 1] = np.nan  # the second analysis failed once: it covers and rejects nothing
-    table = paired_differences(values, np.zeros((T, 1)), ["a", "b"], ["y"], 0)
+    table = paired_differences(values, np.zeros((T, 2, 1)), ["a", "b"], ["y"], 0)
     (row,) = table.frame.to_dict("records")
     keep = np.arange(T) != 7
     d = (0.1 - 0.5 * estimate)[keep]

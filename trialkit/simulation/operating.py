@@ -23,7 +23,8 @@ import pandas as pd
 from trialkit.door import InputError, unknown_word
 from trialkit.results import Provenance, Result, Table
 from trialkit.simulation import verdict
-from trialkit.simulation.analyses import FIELDS, Analysis, Answers, named
+from trialkit.simulation.analyses import FIELDS, Analysis, named
+from trialkit.simulation.answers import Answers
 from trialkit.simulation.paired import paired_differences
 from trialkit.simulation.scenario import Limits, Scenario
 from trialkit.simulation.streams import Floats, child_seeds
@@ -53,6 +54,8 @@ class CheckResult(Result):
         Trial t is ``simulate(scenario, seed=trial_seeds[t])``.
     values : (trials, analyses, outcomes, fields) float
         Every answer; see `estimates` for a table.
+    truth : (trials, analyses, outcomes) float
+        What each analysis is held against: its own estimand.
     """
 
     frame: pd.DataFrame
@@ -92,6 +95,11 @@ class CheckResult(Result):
             "_mcse: Monte Carlo standard error. rejection: power, or size where the truth is 0.",
             "A failed analysis stays in the denominator: it covers and rejects nothing.",
         ]
+        without = sorted(set(self.frame.loc[self.frame["truth"].isna() & (self.frame["failed"] < self.trials), "outcome"]))
+        if without:
+            lines.append(
+                f"No one true value (a cumulative, site-specific or cluster-average ratio), so no bias or coverage: {', '.join(without)}."
+            )
         for row in self.limits.loc[~self.limits["inside"]].to_dict("records")[:12]:
             accepted = f"accepted {row['low']:.4g} to {row['high']:.4g}"
             lines.append(f"OUTSIDE: {row['analysis']}, {row['outcome']}: {row['figure']} {row['value']:.4g}, {accepted}.")
@@ -130,7 +138,7 @@ class CheckResult(Result):
             "seed": np.repeat(np.array(self.trial_seeds, dtype=np.int64), A * K),
             "analysis": pd.array(np.tile(np.repeat(np.array(self.analyses, dtype=object), K), T), dtype="str"),
             "outcome": pd.array(np.tile(np.array(outcomes, dtype=object), T * A), dtype="str"),
-            "truth": np.repeat(self.truth[:, None, :], A, axis=1).ravel(),
+            "truth": self.truth.ravel(),
         }
         for f, name in enumerate(FIELDS):
             columns[name] = self.values[..., f].ravel()
@@ -319,8 +327,8 @@ def _result(
     rows, limits = [], []
     for a, analysis in enumerate(analyses):
         for k, name in enumerate(names):
-            row = _figures(values[:, a, k], truth[:, k], analysis.design(scenario.design).analysis.conf_level)
-            held = _limits(row, scenario.limits, scenario, name, truth[:, k])
+            row = _figures(values[:, a, k], truth[:, a, k], analysis.design(scenario.design).analysis.conf_level)
+            held = _limits(row, scenario.limits, scenario, name, truth[:, a, k])
             limits += [{"analysis": analysis.name, "outcome": name, **h} for h in held]
             outside = [h["figure"] for h in held if not h["inside"]]
             rows.append({"analysis": analysis.name, "outcome": name, **row, "inside": not outside, "outside": ", ".join(outside)})
@@ -349,17 +357,18 @@ def _figures(values: Floats, truth: Floats, conf_level: float) -> dict[str, Any]
     at = {name: values[:, f] for f, name in enumerate(FIELDS)}
     done = ~np.isnan(at["estimate"])
     n = int(done.sum())
-    empirical, empirical_mcse = verdict.spread((at["estimate"] - truth)[:, None])
+    known = not np.isnan(truth).all()
+    empirical, empirical_mcse = verdict.spread((at["estimate"] - (truth if known else 0.0))[:, None])
     model, model_mcse = verdict.model_error(at["std_error"][:, None])
     covered = int(((at["conf_low"] <= truth) & (truth <= at["conf_high"])).sum())
     rejected = int((at["p_value"] <= 1.0 - conf_level).sum())
-    coverage, coverage_mcse = verdict.share(np.array(covered), T)
+    coverage, coverage_mcse = verdict.share(np.array(covered if known or not n else np.nan), T)
     rejection, rejection_mcse = verdict.share(np.array(rejected), T)
     return {
-        "truth": float(np.nanmean(truth)),
+        "truth": float(np.nanmean(truth)) if known else float("nan"),
         "estimate": float(np.nanmean(at["estimate"])) if n else float("nan"),
-        "bias": float(np.nanmean(at["estimate"] - truth)) if n else float("nan"),
-        "bias_mcse": float(empirical[0] / np.sqrt(n)) if n > 1 else float("nan"),
+        "bias": float(np.nanmean(at["estimate"] - truth)) if n and known else float("nan"),
+        "bias_mcse": float(empirical[0] / np.sqrt(n)) if n > 1 and known else float("nan"),
         "empirical_se": float(empirical[0]),
         "empirical_se_mcse": float(empirical_mcse[0]),
         "model_se": float(model[0]),
@@ -383,11 +392,13 @@ def _limits(row: dict[str, Any], limits: Limits, scenario: Scenario, outcome: st
     def hold(figure: str, value: float, low: float, high: float) -> None:
         held.append({"figure": figure, "value": value, "low": low, "high": high, "inside": bool(low <= value <= high)})
 
-    low, high = limits.coverage or (level, min(level + CONSERVATIVE, 1.0))
-    least, most = verdict.share_limits(T, low, high, false_alarm=alarm)
-    hold("coverage", row["coverage"], least / T, most / T)
-    reach = float(verdict.bias_reach(np.array(float(T - row["failed"])), false_alarm=alarm)) * row["bias_mcse"] + limits.bias
-    hold("bias", row["bias"], -reach, reach)
+    # without a true value (see `truth.targets`) power, failures and singular fits remain
+    if not np.isnan(row["truth"]) or row["failed"] == T:
+        low, high = limits.coverage or (level, min(level + CONSERVATIVE, 1.0))
+        least, most = verdict.share_limits(T, low, high, false_alarm=alarm)
+        hold("coverage", row["coverage"], least / T, most / T)
+        reach = float(verdict.bias_reach(np.array(float(T - row["failed"])), false_alarm=alarm)) * row["bias_mcse"] + limits.bias
+        hold("bias", row["bias"], -reach, reach)
     if np.all(truth == 0.0):
         low, high = limits.size or (max(1.0 - level - CONSERVATIVE, 0.0), 1.0 - level)
         least, most = verdict.share_limits(T, low, high, false_alarm=alarm)

@@ -26,7 +26,8 @@ def paired_differences(
     ----------
     values : array (trials, analyses, outcomes, fields)
         As `CheckResult.values`.
-    truth : array (trials, outcomes)
+    truth : array (trials, analyses, outcomes)
+        Each analysis's own.
     analyses, outcomes : sequence of str
     first : int
     conf_level : float
@@ -39,7 +40,8 @@ def paired_differences(
         rejects nothing), precision (gain in precision in per cent, ``100 (S_other^2 / S^2 - 1)`` of the empirical standard errors S).
     """
     at = {name: values[..., f] for f, name in enumerate(FIELDS)}
-    covers = ((at["conf_low"] <= truth[:, None]) & (truth[:, None] <= at["conf_high"])).astype(np.float64)
+    covers = ((at["conf_low"] <= truth) & (truth <= at["conf_high"])).astype(np.float64)
+    covers = np.where(np.isnan(truth), np.nan, covers)
     rejects = (at["p_value"] <= 1.0 - conf_level).astype(np.float64)
     rows = []
     for a, name in enumerate(analyses):
@@ -52,7 +54,7 @@ def paired_differences(
             row["difference"], row["difference_mcse"] = _mean(mine[both] - other[both])
             row["coverage"], row["coverage_mcse"] = _mean(covers[:, a, k] - covers[:, first, k])
             row["rejection"], row["rejection_mcse"] = _mean(rejects[:, a, k] - rejects[:, first, k])
-            row["precision"], row["precision_mcse"] = _precision(mine[both] - truth[both, k], other[both] - truth[both, k])
+            row["precision"], row["precision_mcse"] = _precision(mine[both] - truth[both, a, k], other[both] - truth[both, first, k])
             rows.append(row)
     frame = pd.DataFrame(rows).astype({"analysis": "str", "against": "str", "outcome": "str"})
     notes = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from trialkit.door import InputError
 from trialkit.simulation.scenario import People, Scenario, SiteColumn
 from trialkit.simulation.streams import Floats, Ints, Stream, hexadecimal
 
@@ -47,6 +50,32 @@ class SiteList:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """Half of the sites at random (the odd one to the reference arm), as a scheme that the randomisation test takes."""
+
+    sites: tuple[str, ...]
+
+    @property
+    def n_assignments(self) -> int:
+        """Ways to choose half of the sites."""
+        return math.comb(len(self.sites), len(self.sites) // 2)
+
+    def assignments(self, limit: int = 100_000) -> Ints:
+        """All of them, (n_assignments, n_sites), 1 = intervention."""
+        if self.n_assignments > limit:
+            raise InputError(f"{self.n_assignments:,} allocations are more than limit={limit:,}. Draw some by sample().")
+        chosen = np.array(list(itertools.combinations(range(len(self.sites)), len(self.sites) // 2)))
+        codes = np.zeros((len(chosen), len(self.sites)), dtype=np.int64)
+        np.put_along_axis(codes, chosen, 1, axis=1)
+        return codes
+
+    def sample(self, n: int, *, seed: int) -> Ints:
+        """`n` draws, (n, n_sites)."""
+        u = Stream(seed, "halves").uniform(n, len(self.sites))
+        return (u.argsort(axis=1).argsort(axis=1) < len(self.sites) // 2).astype(np.int64)
+
+
+@dataclass(frozen=True)
 class Randomisation:
     """How the sites of a list are randomised: the plan where the design says how, else half of the sites at random.
 
@@ -62,6 +91,11 @@ class Randomisation:
     ids: tuple[str, ...]
     pair: Ints
     labels: tuple[str | None, ...]
+
+    @property
+    def scheme(self) -> Plan | Halves:
+        """What could have been drawn, for a randomisation test."""
+        return Halves(self.ids) if self.plan is None else self.plan
 
     @cached_property
     def _position(self) -> Ints:

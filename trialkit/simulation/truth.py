@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from trialkit.design import Outcome, TrialDesign
 from trialkit.simulation import dosing
 from trialkit.simulation.making import Blueprint, OutcomePlan, size_score
 from trialkit.simulation.scenario import Trait, trait_variance
@@ -42,7 +44,11 @@ def truth(plan: Blueprint, sites: SiteList) -> pd.DataFrame:
                 "planted": o.planted.d,
                 **_effects(plan, o, sites),
                 **_variances(o, third=plan.scenario.subclusters is not None),
-                **(_complier(plan, o, sites) if any(p.planted.effect_of != "assignment" for p in plan.outcomes) else {}),
+                **(
+                    _complier(plan, o, sites, _effects(plan, o, sites)["estimand"])
+                    if any(p.planted.effect_of != "assignment" for p in plan.outcomes)
+                    else {}
+                ),
             }
         )
     frame = pd.DataFrame(rows).round(10)  # as far as the integrals are good
@@ -50,19 +56,79 @@ def truth(plan: Blueprint, sites: SiteList) -> pd.DataFrame:
     return frame
 
 
-def estimands(plan: Blueprint, sites: SiteList, *, weighting: str) -> Floats:
-    """True d by outcome in the scenario's order: of ``participant-average`` (or ``model-based``), ``cluster-average`` or ``complier``."""
-    if weighting == "complier":
-        return np.array([_complier(plan, o, sites)["estimand_complier"] for o in plan.outcomes])
-    column = "estimand_cluster" if weighting == "cluster-average" else "estimand"
-    return np.array([_effects(plan, o, sites)[column] for o in plan.outcomes])
+# measures whose estimates are compared as logarithms
+_RATIOS = ("risk-ratio", "odds-ratio", "rate-ratio", "mean-ratio", "cumulative-odds-ratio")
 
 
-def _complier(plan: Blueprint, o: OutcomePlan, sites: SiteList) -> dict[str, Any]:
+def is_ratio(outcome: Outcome) -> bool:
+    """Whether the design reports an outcome's effect as a ratio."""
+    return getattr(outcome, "chosen_measure", "") in _RATIOS
+
+
+def effects(plan: Blueprint, sites: SiteList) -> list[dict[str, float]]:
+    """What `truth` says of effects, means and SDs, outcome by outcome in the scenario's order."""
+    return [_effects(plan, o, sites) for o in plan.outcomes]
+
+
+def targets(
+    plan: Blueprint, sites: SiteList, found: Sequence[dict[str, float]], design: TrialDesign, weighting: str, *, own_scale: bool
+) -> Floats:
+    """What each outcome's estimate is held against, (outcomes,), in the scenario's order.
+
+    Parameters
+    ----------
+    found : list
+        From `effects`.
+    weighting : str
+        ``participant-average`` (or ``model-based``), ``cluster-average`` or ``complier``.
+    own_scale : bool
+        Differences over the design's SD, whatever measure it declares; else that measure, a ratio as its logarithm.
+
+    Returns
+    -------
+    array
+        Missing where no one number is true of the measure: a cluster-average ratio, a cumulative or a site-specific odds ratio.
+    """
+    declared = {o.name: o for o in design.outcomes}
+    out = np.zeros(len(plan.outcomes))
+    for k, (o, stated) in enumerate(zip(plan.outcomes, found, strict=True)):
+        if stated["difference"] == 0.0 and stated["estimand_cluster"] == 0.0:
+            continue
+        measure = "standardised-difference" if own_scale else getattr(declared[o.name], "chosen_measure", "standardised-difference")
+        if measure in _RATIOS:
+            marginal = weighting != "cluster-average" and getattr(declared[o.name], "chosen_model", "marginal") == "marginal"
+            out[k] = _log_ratio(measure, stated["mean_control"], stated["mean_intervention"]) if marginal else np.nan
+            continue
+        out[k] = stated["estimand_cluster" if weighting == "cluster-average" else "estimand"]
+        if weighting == "complier":
+            out[k] = _complier(plan, o, sites, stated["estimand"])["estimand_complier"]
+        denominator = design.analysis.standardise if measure == "standardised-difference" else "none"
+        if denominator != "total":
+            out[k] *= stated["sd_total"] / _denominator(denominator, stated)
+    return out
+
+
+def _log_ratio(measure: str, control: float, under: float) -> float:
+    if measure == "cumulative-odds-ratio":
+        return float("nan")
+    odds = np.log((1.0 - control) / (1.0 - under)) if measure == "odds-ratio" else 0.0
+    return float(np.log(under / control) + odds)
+
+
+def _denominator(name: str, stated: dict[str, float]) -> float:
+    """The SD that the design divides by, as the population has it; the baseline has the control arm's."""
+    if name == "none":
+        return 1.0
+    if name in ("control", "baseline"):
+        return stated["sd_control"]
+    # within arms: the total variance without that of the two means
+    return float(np.sqrt(stated["sd_total"] ** 2 - stated["difference"] ** 2 / 4.0))
+
+
+def _complier(plan: Blueprint, o: OutcomePlan, sites: SiteList, effect: float) -> dict[str, Any]:
     """What was received, and the effect of assignment over it (Angrist, Imbens & Rubin 1996)."""
     people = sites.sizes[:, list(o.roles)].sum(axis=0).astype(np.float64)
     mean = float(people @ [dosing.mean_dose(plan, o, k) for k in o.roles] / people.sum())
-    effect = _effects(plan, o, sites)["estimand"]
     return {
         "effect_of": o.planted.effect_of,
         "received": mean,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from trialkit.door import sha256_bytes, write_whole
-from trialkit.simulation.analyses import FIELDS, Analysis, Answers, answer
+from trialkit.simulation.analyses import FIELDS, Analysis
+from trialkit.simulation.answers import Answers, answer
 from trialkit.simulation.making import blueprint
 from trialkit.simulation.scenario import Scenario
 
@@ -139,7 +140,7 @@ def _save(path: Path, answers: Answers, scenario: Scenario, seeds: Sequence[int]
         "seed": np.repeat(np.array(seeds, dtype=np.int64), A * K),
         "analysis": pa.array([a.name for _ in range(T) for a in analyses for _ in range(K)]),
         "outcome": pa.array(names * (T * A)),
-        "truth": np.repeat(answers.truth[:, None, :], A, axis=1).ravel(),
+        "truth": answers.truth.ravel(),
         # arrays as they are: a missing number stays the NaN it was
         **{field: answers.values[..., f].ravel() for f, field in enumerate(FIELDS)},
     }
@@ -159,6 +160,6 @@ def _load(path: Path) -> Answers:
     said = json.loads(held.schema.metadata[b"trialkit"])
     shape = tuple(said["shape"])
     columns = [held.column(name).to_numpy().reshape(shape) for name in FIELDS]
-    truth = held.column("truth").to_numpy().reshape(shape)[:, 0]
+    truth = held.column("truth").to_numpy().reshape(shape)
     failures = tuple((t, a, k, stage, why) for t, a, k, stage, why in said["failures"])
     return Answers(np.stack(columns, axis=-1), np.ascontiguousarray(truth), failures)
