@@ -79,7 +79,13 @@ class _Spectrum:
 
 
 def fit_many(
-    X: Array, Y: Array, groups: Sequence[NDArray[Any]], *, contrasts: Array | None = None, weights: Array | None = None
+    X: Array,
+    Y: Array,
+    groups: Sequence[NDArray[Any]],
+    *,
+    contrasts: Array | None = None,
+    weights: Array | None = None,
+    beyond: Array | None = None,
 ) -> ManyFits:
     """REML fits of many responses to one design, with small-sample inference for the given contrasts.
 
@@ -90,6 +96,8 @@ def fit_many(
     groups : one or two (n,) arrays of integer codes, outermost first. With two factors each response is searched by itself.
     contrasts : (r, p) for which inference is wanted; all p coefficients when None
     weights : (n,) positive weights
+    beyond : (R,) where each row is the mean of `weights` people with the same row of X: their sums of squares about these means. The
+        fits are then those of the people. One grouping factor.
 
     Returns
     -------
@@ -115,6 +123,8 @@ def fit_many(
         raise ValueError(f"Y must be (n, R), one column a response; got {Y.shape}")
     n, p = reduction.check(X, Y, groups)
     L = _contrasts(contrasts, p)
+    if beyond is not None and (weights is None or len(groups) != 1):
+        raise ValueError("sums of squares about the rows go with weights, the people a row, and one grouping factor")
     if len(groups) == 2:
         return _one_by_one(X, Y, groups, L, weights)
     root, log_weights = reduction.root_weights(weights, n)
@@ -129,6 +139,10 @@ def fit_many(
     residual -= basis.Q @ (basis.Q.T @ residual)
     total = np.einsum("ij,ij->j", residual, residual)
     exact = total <= 1e-22 * np.einsum("ij,ij->j", outcome, outcome)
+
+    if beyond is not None and weights is not None:
+        total = total + np.asarray(beyond, dtype=np.float64)
+        n = int(np.sum(weights))
 
     J = levels[0].size
     within, rows, sizes = reduction.group_sums(np.asfortranarray(np.column_stack([basis.Q, residual])), codes, J, root, cross=p)

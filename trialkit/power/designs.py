@@ -504,20 +504,57 @@ def period_correlation(periods: int, structure: str, decay: float) -> Array:
     return np.asarray(np.where(lag == 0, 1.0, float(decay)))
 
 
-def _longitudinal(plan: _Plan) -> _Fit:
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cluster-period means of a longitudinal design, sequence by sequence.
+
+    Attributes
+    ----------
+    count : (S,)
+        Clusters of each sequence.
+    seen : (S, T) bool
+    size : (S, T)
+        People a cell.
+    treated : (S, T)
+        The layout, 0 where a cell is not observed.
+    design : (S, T, p)
+        Period columns first, then those of the effect.
+    covariance : (S, T, T)
+        Of a cluster's cell means.
+    n_time : int
+    """
+
+    count: Array
+    seen: NDArray[np.bool_]
+    size: Array
+    treated: Array
+    design: Array
+    covariance: Array
+    n_time: int
+
+
+def layout_cells(design: PowerDesign) -> Cells:
+    """Design matrix and covariance of the cluster-period means, for the clusters the design has.
+
+    Raises
+    ------
+    InputError
+        Not a longitudinal design, or something is missing.
+    """
+    if design.design != "longitudinal":
+        raise InputError(f"cluster-period means belong to a design with a layout, and this one is {design.design}.")
+    return _cells(_plan(design, None, None))
+
+
+def _cells(plan: _Plan) -> Cells:
     design = plan.design
     X = np.array(design.layout, dtype=float)
     S, T = X.shape
     per = design.clusters_per_sequence
-    per = (
-        np.full(S, float(per))
-        if per is not None and not isinstance(per, tuple)
-        else (np.array(per, dtype=float) if per is not None else np.ones(S))
-    )
+    per = np.array(per, dtype=float) if isinstance(per, tuple) else np.full(S, 1.0 if per is None else float(per))
     per = per * plan.clusters / per.sum()
     size = np.broadcast_to(np.array(plan.size, dtype=float), (S, T)) if isinstance(plan.size, tuple) else np.full((S, T), float(plan.size))
     if np.any(~np.isfinite(X).any(axis=0)):
-        X = X[:, np.isfinite(X).any(axis=0)]
         raise InputError("a period of the layout is missing in every sequence: leave its column out.")
     structure = str(design.correlation)
     R = period_correlation(T, structure, 1.0 if design.cac is None else design.cac)
@@ -527,7 +564,6 @@ def _longitudinal(plan: _Plan) -> _Fit:
     P = np.where(np.eye(T, dtype=bool), 1.0, P * (1 - design.turnover))
     time, n_time = _time_columns(T, design.time_effects)
     exposure = _exposure_columns(X, design)
-    n_effects = exposure.shape[2]
     seen = np.isfinite(X)
     mix = np.where(seen, X, 0.0)
     spread = plan.scale.by_period if plan.scale.by_period is not None else plan.scale.variance
@@ -543,16 +579,24 @@ def _longitudinal(plan: _Plan) -> _Fit:
         cross = design.intervention_correlation * design.intervention_sd * stay * between * mix
         V = V + cross[:, :, None] + cross[:, None, :]
     D = np.concatenate([np.broadcast_to(time, (S, T, n_time)), exposure], axis=2)
+    return Cells(per, seen, size, mix, D, V, n_time)
+
+
+def _longitudinal(plan: _Plan) -> _Fit:
+    design = plan.design
+    structure = str(design.correlation)
+    cells = _cells(plan)
+    per, seen, D, V, n_time = cells.count, cells.seen, cells.design, cells.covariance, cells.n_time
+    n_effects = D.shape[2] - n_time
     # sequences seen in the same periods are units of one shape
     groups = []
     used = (per > 0) & seen.any(axis=1)
-    for pattern in np.unique(seen[used], axis=0) if not seen[used].all() else np.ones((1, T), dtype=bool):
+    for pattern in np.unique(seen[used], axis=0) if not seen[used].all() else seen[:1]:
         here = used & (seen == pattern).all(axis=1)
         at = np.flatnonzero(pattern)
         groups.append(gls.units(D[here][:, at], V[here][:, at[:, None], at], per[here]))
     contrast = np.concatenate([np.zeros(n_time), np.full(n_effects, 1 / n_effects)])
     fit = gls.contrast_covariance(groups, contrast)
-    cells = fit.rows
     what = {
         "exchangeable": "one correlation over all periods (Hussey & Hughes)",
         "two-period": "CAC between any two periods",
@@ -572,8 +616,8 @@ def _longitudinal(plan: _Plan) -> _Fit:
         {
             "clusters-2": plan.clusters - 2,
             "clusters-3": plan.clusters - 3,
-            "residual": cells - fit.rank,
-            "containment": cells - plan.clusters,
+            "residual": fit.rows - fit.rank,
+            "containment": fit.rows - plan.clusters,
             "infinite": math.inf,
         },
         "clusters-2",

@@ -1,32 +1,29 @@
-"""Power under the planned analysis: simulate the parallel design, fit it as it will be fitted, count.
+"""Power under the planned analysis: simulate the trial, fit it as it will be fitted, count.
 
-A balanced trial with random site intercepts is, for every analysis here, J site means and one sum of squares:
-drawing those is drawing the trial, at a cost that does not depend on how many people a site has. The intervention shifts its
-sites' means along a column of the model, so one fit serves both the power and the type I error.
+The intervention shifts means along a column of the model, so one fit serves both the power and the type I error.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from math import comb
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from trialkit._kernels.reml_many import ManyInference, fit_cluster_summaries
 from trialkit.door import InputError, few, unknown_word
+from trialkit.power.specification import PowerDesign
 from trialkit.results import Provenance, Result
-from trialkit.simulation.streams import Floats, Stream
+from trialkit.simulation import planned_layout, planned_pairs, planned_parallel
+from trialkit.simulation.rejections import Chunk, Counts, Test
+from trialkit.simulation.streams import Floats
 from trialkit.simulation.trial import checked_seed
 
-ANALYSES = ("kenward-roger", "satterthwaite", "z", "cluster means", "permutation")
+ANALYSES = tuple(dict.fromkeys((*planned_parallel.ANALYSES, *planned_pairs.ANALYSES)))
 _CHUNK = 2_000
-_PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,9 @@ class PlannedPower(Result):
     formula : float
         The noncentral-F power of the same design in closed form, where sizes are equal; missing otherwise.
     singular : float
-        Share of fits with a site variance of zero, all kept.
+        Share of mixed models with a variance of zero, all kept.
+    failed : int
+        Fits without an answer; they count as not rejecting.
     cpu_seconds : float
         For drawing and fitting.
     """
@@ -50,6 +49,7 @@ class PlannedPower(Result):
     singular: float
     settings: dict[str, Any]
     provenance: Provenance = field(repr=False)
+    failed: int = 0
     cpu_seconds: float = field(default=float("nan"), compare=False, repr=False)
 
     formats: ClassVar[dict[str, str]] = dict.fromkeys(
@@ -60,7 +60,8 @@ class PlannedPower(Result):
     def title(self) -> str:
         """A line above the table."""
         s = self.settings
-        return f"Power under the planned analysis: {s['clusters']} sites, {s['people']} people, ICC {s['icc']:g}, d = {s['effect']:g}"
+        how = {"parallel": "", "matched-pairs": f" in {s['clusters'] // 2} pairs"}.get(s["design"], " in a layout of periods")
+        return f"Power under the planned analysis: {s['clusters']} sites{how}, {s['people']} people, ICC {s['icc']:g}, d = {s['effect']:g}"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -68,46 +69,61 @@ class PlannedPower(Result):
         lines = [
             f"{self.settings['trials']:,} trials (seed {self.settings['seed']}); _mcse: Monte Carlo standard error; limits are exact 95%."
         ]
-        lines.append(f"{self.singular:.1%} of the mixed models had a site variance of zero; all are kept.")
+        if set(self.settings["analyses"]) & set(planned_parallel.MIXED):
+            what = "a variance of sites or pairs" if self.settings["design"] == "matched-pairs" else "a site variance"
+            lines.append(f"{self.singular:.1%} of the mixed models had {what} of zero; all are kept.")
+        if self.settings["design"] == "matched-pairs" and self.settings["pair_effects"] != "random":
+            lines.append(f"Pair effects of the mixed model: {self.settings['pair_effects']}.")
+        if self.settings["design"] == "longitudinal":
+            rows = {"people": "people", "cluster-periods": "the means of cluster-periods"}[self.settings["level"]]
+            lines.append(f"The mixed model has a random intercept a cluster and is fitted to {rows}.")
+        if self.failed:
+            lines.append(f"{self.failed} fits gave no answer and count as not rejecting.")
         if not np.isnan(self.formula):
             lines.append(
-                f"The noncentral F formula, which takes the ICC as known in form and the df as sites - 2, gives {self.formula:.4f}."
+                f"The noncentral F formula, which takes the ICC as known in form and the df as {self.settings['df_rule']}, "
+                f"gives {self.formula:.4f}."
             )
         return tuple(lines)
 
 
 def planned_power(
+    design: PowerDesign | None = None,
+    /,
     *,
-    clusters: int | None = None,
-    cluster_size: int | None = None,
-    sizes: Sequence[int] | None = None,
-    icc: float,
-    effect: float,
-    alpha: float = 0.05,
-    sides: int = 2,
-    analyses: Sequence[str] = ("kenward-roger", "satterthwaite", "cluster means"),
-    trials: int = 20_000,
     seed: int,
+    analyses: Sequence[str] | None = None,
+    trials: int = 20_000,
+    sizes: Sequence[int] | None = None,
+    pair_effects: str = "random",
+    level: str | None = None,
+    **arguments: Any,
 ) -> PlannedPower:
-    """Power and type I error of a parallel two-arm trial under the analysis it will get.
+    """Power and type I error of a trial under the analysis it will get: parallel arms, matched pairs, or any layout over periods.
 
     Parameters
     ----------
-    clusters, cluster_size : int
-        Sites over both arms (even) and people a site; or `sizes`.
-    sizes : sequence of int
-        People at each site; sorted by size, sites go to the arms in turn.
-    icc : float
-        0 <= icc < 1.
-    effect : float
-        Difference in means over the total SD within an arm.
-    alpha, sides : float, int
-    analyses : sequence of str
-        ``kenward-roger``, ``satterthwaite`` and ``z`` (REML with a site intercept), ``cluster means`` (t-test of
-        site means, unweighted), ``permutation`` (of site means: every allocation where they are at most 999, else 999
-        random ones and the one drawn).
-    trials : int
+    design : PowerDesign, optional
+        As for `trialkit.power`; the arguments given by name change it.
     seed : int
+    analyses : sequence of str
+        ``kenward-roger``, ``satterthwaite`` and ``z``: REML with a site intercept (and pairs, below). ``cluster means``: t-test of site
+        means, unweighted. ``paired t``: of pair differences. ``gee``, ``gee, mancl-derouen``, ``gee, uncorrected``: a marginal model with
+        exchangeable correlation and the sandwich of Kauermann and Carroll, of Mancl and DeRouen, or neither, t with clusters - coefficients
+        df; pairs are its clusters where there are any. ``permutation``: of site means; within pairs (sign flips) where there are any; of
+        clusters over sequences in a layout; every allocation where they are at most 999, else 999 random ones and the one drawn.
+    trials : int
+    sizes : sequence of int
+        People at each site of a parallel trial, instead of clusters and cluster_size; sorted by size, sites go to the arms in turn.
+    pair_effects : {"random", "fixed", "none"}
+        Of the mixed model of matched pairs.
+    level : {"cluster-periods", "people"}
+        What the mixed model of a layout is fitted to. "people" (default where every period has new people and the correlation is
+        exchangeable) is Hussey and Hughes' model; "cluster-periods" (default elsewhere), the means, is right for cluster-period effects
+        and cohorts too.
+    **arguments
+        Any of `trialkit.power` that a parallel, matched-pair or longitudinal design of a continuous outcome has: ``clusters`` or ``pairs``,
+        ``cluster_size``, ``icc``, ``effect``, ``sd``, ``alpha``, ``sides``, ``matching_correlation``, ``layout``, ``cac``, ``iac`` ...
 
     Returns
     -------
@@ -116,35 +132,37 @@ def planned_power(
     Raises
     ------
     InputError
-        An odd number of sites, sizes of zero, an ICC outside [0, 1), an unknown analysis.
+        An odd number of sites, sizes of zero, an ICC outside [0, 1), an analysis that the design does not have.
+
+    Notes
+    -----
+    Losses, covariates and the imputed analysis need a whole simulated trial: `trialkit.check` of a `Scenario`.
 
     Examples
     --------
     >>> found = planned_power(clusters=68, cluster_size=2, icc=0.05, effect=0.5, trials=500, seed=1)
     >>> bool(abs(found.frame["power"].iloc[0] - 0.794) < 0.1), round(found.formula, 7)
     (True, 0.8005608)
+    >>> pairs = planned_power(pairs=12, cluster_size=10, icc=0.1, effect=0.5, matching_correlation=0.3, trials=500, seed=1)
+    >>> pairs.frame["analysis"].tolist()
+    ['kenward-roger', 'satterthwaite', 'paired t', 'permutation']
     """
     seed = checked_seed(seed)
-    people = _sizes(clusters, cluster_size, sizes)
-    _check(icc, alpha, sides, trials)
-    for name in analyses:
-        if name not in ANALYSES:
-            raise InputError(unknown_word(str(name), ANALYSES, what="analysis"))
-    J = len(people)
-    arm = np.arange(J) % 2
+    if isinstance(trials, bool) or not isinstance(trials, int | np.integer) or trials < 2:
+        raise InputError(f"trials={trials!r}: give a whole number of at least 2.")
+    plan = _plan(design, arguments, sizes, pair_effects, level)
+    chosen = _chosen(analyses, plan)
     begun = time.process_time()
-    rejections = {name: np.zeros(2, dtype=np.int64) for name in analyses}
-    singular = 0
+    rejections: dict[str, Counts] = {name: np.zeros(2, dtype=np.int64) for name in chosen}
+    singular = failed = 0
     for start in range(0, trials, _CHUNK):
-        n = min(_CHUNK, trials - start)
-        means, ssw = _draw(people, icc, n, seed, start // _CHUNK)
-        found, zero = _analyse(means, ssw, people, arm, effect, alpha, sides, analyses, seed, start // _CHUNK)
-        singular += zero
-        for name, counts in found.items():
+        found = plan.run(min(_CHUNK, trials - start), start // _CHUNK, chosen, seed)
+        singular, failed = singular + found.singular, failed + found.failed
+        for name, counts in found.rejected.items():
             rejections[name] += counts
     used = time.process_time() - begun
     rows = []
-    for name in analyses:
+    for name in chosen:
         row: dict[str, Any] = {"analysis": name}
         for figure, count in zip(("power", "type_i"), rejections[name].tolist(), strict=True):
             share = count / trials
@@ -156,108 +174,129 @@ def planned_power(
                 f"{figure}_high": high,
             }
         rows.append({**row, "trials": trials})
-    settings = {
-        "clusters": J,
-        "people": int(people.sum()),
-        "icc": icc,
-        "effect": effect,
-        "alpha": alpha,
-        "sides": sides,
-        "trials": trials,
-        "seed": seed,
-        "analyses": list(analyses),
-    }
+    settings = {**plan.settings, "trials": trials, "seed": seed, "analyses": chosen}
     return PlannedPower(
         frame=pd.DataFrame(rows).astype({"analysis": "str"}),
-        formula=_formula(people, icc, effect, alpha, sides),
+        formula=plan.formula,
         singular=singular / trials,
         settings=settings,
         provenance=Provenance.now(seed=seed, settings=settings),
+        failed=failed,
         cpu_seconds=used,
     )
 
 
-def _draw(people: Floats, icc: float, n: int, seed: int, chunk: int) -> tuple[Floats, Floats]:
-    """Site means (n, J) without an effect and sums of squares about them (n,), total variance 1."""
-    J, N = len(people), float(people.sum())
-    means = Stream(seed, "planned power", "means", str(chunk)).normal(n, J) * np.sqrt(icc + (1.0 - icc) / people)
-    if N == J:
-        return means, np.zeros(n)
-    u = Stream(seed, "planned power", "within", str(chunk)).uniform(n)
-    # chi-square by inversion
-    ssw = (1.0 - icc) * 2.0 * special.gammaincinv((N - J) / 2.0, u)
-    return means, ssw
+@dataclass(frozen=True)
+class _Plan:
+    """A design ready to be simulated: (trials, chunk, analyses, seed) -> rejections."""
+
+    run: Callable[[int, int, list[str], int], Chunk]
+    known: tuple[str, ...]
+    usual: tuple[str, ...]
+    settings: dict[str, Any]
+    formula: float
 
 
-def _analyse(
-    means: Floats,
-    ssw: Floats,
-    people: Floats,
-    arm: Any,
-    effect: float,
-    alpha: float,
-    sides: int,
-    analyses: Sequence[str],
-    seed: int,
-    chunk: int,
-) -> tuple[dict[str, Any], int]:
-    """Rejections with the effect and without, by analysis; and how many fits had no site variance."""
-    out: dict[str, Any] = {}
-    singular = 0
-    contrast = np.array([[0.0, 1.0]])
-    design = np.column_stack([np.ones(len(arm)), arm]).astype(np.float64)
-    mixed = [a for a in analyses if a in ("kenward-roger", "satterthwaite", "z")]
-    if mixed:
-        fits = fit_cluster_summaries(means, people, ssw, design, contrasts=contrast)
-        singular = int(fits.boundary[:, 0].sum())
-        for name in mixed:
-            rule: ManyInference = fits.kenward_roger if name == "kenward-roger" else fits.satterthwaite
-            df = np.full(len(means), np.inf) if name == "z" else rule.df[:, 0]
-            out[name] = _both(rule.estimate[:, 0], rule.std_error[:, 0], df, effect, alpha, sides)
-    here, there = means[:, arm == 1], means[:, arm == 0]
-    difference = here.mean(axis=1) - there.mean(axis=1)
-    if "cluster means" in analyses:
-        a, b = here.shape[1], there.shape[1]
-        pooled = (here.var(axis=1, ddof=1) * (a - 1) + there.var(axis=1, ddof=1) * (b - 1)) / (a + b - 2)
-        error = np.sqrt(pooled * (1.0 / a + 1.0 / b))
-        out["cluster means"] = _both(difference, error, np.full(len(means), a + b - 2.0), effect, alpha, sides)
-    if "permutation" in analyses:
-        out["permutation"] = _permute(means, arm, difference, effect, alpha, sides, seed, chunk)
-    return out, singular
+def _plan(
+    design: PowerDesign | None, arguments: dict[str, Any], sizes: Sequence[int] | None, pair_effects: str, level: str | None
+) -> _Plan:
+    from trialkit.power.specification import build
+
+    people: Floats | None = None
+    if sizes is not None:
+        if arguments.get("clusters") is not None or arguments.get("cluster_size") is not None:
+            raise InputError("give clusters and cluster_size, or sizes, not both.")
+        people = _sizes(sizes)
+        arguments = {**arguments, "clusters": len(people), "cluster_size": people.tolist()}
+    spec = build(arguments, design)
+    _check(spec)
+    if pair_effects not in planned_pairs.PAIR_EFFECTS:
+        raise InputError(unknown_word(str(pair_effects), planned_pairs.PAIR_EFFECTS, what="pair_effects"))
+    if spec.design != "matched-pairs" and pair_effects != "random":
+        raise InputError(f"pair_effects belongs to matched pairs, and this design is {spec.design}.")
+    if spec.design != "longitudinal" and level is not None:
+        raise InputError(f"level belongs to a design with a layout, and this one is {spec.design}.")
+    test = Test(float(spec.effect) / float(spec.sd), spec.alpha, spec.sides)
+    settings = {
+        "design": spec.design,
+        "clusters": int(spec.clusters),
+        "icc": spec.icc,
+        "effect": test.effect,
+        "alpha": spec.alpha,
+        "sides": spec.sides,
+    }
+    if spec.design == "matched-pairs":
+        return _pairs(spec, test, settings, pair_effects)
+    if spec.design == "longitudinal":
+        return _layout(spec, test, settings, level)
+    return _parallel(spec, test, settings, people)
 
 
-def _both(estimate: Floats, error: Floats, df: Floats, effect: float, alpha: float, sides: int) -> Any:
-    """Counts of p <= alpha with the effect added and without."""
-    limit = special.ndtri(1.0 - alpha / sides) if np.isinf(df).all() else special.stdtrit(df, 1.0 - alpha / sides)
-    counts = []
-    for shift in (effect, 0.0):
-        t = (estimate + shift) / error
-        counts.append(int(((np.abs(t) if sides == 2 else t) >= limit).sum()))
-    return np.array(counts)
+def _parallel(spec: PowerDesign, test: Test, settings: dict[str, Any], people: Floats | None) -> _Plan:
+    if people is None:
+        if isinstance(spec.cluster_size, tuple):
+            raise InputError("people at each site of a planned trial go in as sizes=.")
+        people = _equal(spec)
+    sites = people
+
+    def run(n: int, chunk: int, chosen: list[str], seed: int) -> Chunk:
+        means, ssw = planned_parallel.draw(sites, float(spec.icc), n, seed, chunk)
+        return planned_parallel.analyse(means, ssw, sites, test, chosen, seed, chunk)
+
+    more = {"people": int(sites.sum()), "df_rule": "sites - 2"}
+    formula = _formula(spec) if np.ptp(sites) == 0 else float("nan")
+    return _Plan(run, planned_parallel.ANALYSES, ("kenward-roger", "satterthwaite", "cluster means"), settings | more, formula)
 
 
-def _permute(means: Floats, arm: Any, difference: Floats, effect: float, alpha: float, sides: int, seed: int, chunk: int) -> Any:
-    """Randomisation test of the difference in site means: every allocation where they are few, else 999 and the one drawn."""
-    J = len(arm)
-    every = comb(J, J // 2) <= _PERMUTATIONS
-    if every:
-        codes = np.zeros((comb(J, J // 2), J))
-        codes[np.arange(len(codes))[:, None], list(combinations(range(J), J // 2))] = 1.0
-        weights = (2.0 * codes - 1.0) * 2.0 / J
-    else:
-        order = np.argsort(Stream(seed, "planned power", "permutations", str(chunk)).uniform(_PERMUTATIONS, J), axis=1)
-        weights = np.where(arm == 1, 2.0 / J, -2.0 / J)[order]
-    # the list of every allocation holds the one drawn; a sample does not, so it is added
-    more = 0.0 if every else 1.0
-    # with the effect the means are m + effect * arm
-    base, moved = means @ weights.T, (weights @ arm.astype(np.float64)) * effect
-    counts = []
-    for shift, add in ((effect, moved), (0.0, 0.0)):
-        other, mine = base + add, (difference + shift)[:, None]
-        # equal up to rounding counts as equal: the test must not reject more than it may
-        as_far = (np.abs(other) >= np.abs(mine) - 1e-12) if sides == 2 else (other >= mine - 1e-12)
-        counts.append(int(((more + as_far.sum(axis=1)) / (more + len(weights)) <= alpha + 1e-12).sum()))
-    return np.array(counts)
+def _pairs(spec: PowerDesign, test: Test, settings: dict[str, Any], pair_effects: str) -> _Plan:
+    if int(spec.pairs) < 3:
+        raise InputError(f"pairs={spec.pairs}: at least 3 are needed.")
+    m = float(_equal(spec)[0])
+    rho = float(spec.icc)
+    r = spec.matching_correlation
+    shared = r * (rho if spec.matching_scale == "effects" else rho + (1.0 - rho) / m)
+
+    def run(n: int, chunk: int, chosen: list[str], seed: int) -> Chunk:
+        means, ssw = planned_pairs.draw(int(spec.pairs), m, rho, shared, n, seed, chunk)
+        return planned_pairs.analyse(means, ssw, m, test, chosen, pair_effects, seed, chunk)
+
+    more = {
+        "people": int(m * spec.clusters),
+        "matching_correlation": r,
+        "matching_scale": spec.matching_scale,
+        "pair_effects": pair_effects,
+        "df_rule": "pairs - 1",
+    }
+    usual = ("kenward-roger", "satterthwaite", "paired t", "permutation")
+    return _Plan(run, planned_pairs.ANALYSES, usual, settings | more, _formula(spec))
+
+
+def _layout(spec: PowerDesign, test: Test, settings: dict[str, Any], level: str | None) -> _Plan:
+    plain = spec.correlation == "exchangeable" and (not spec.iac or spec.turnover == 1.0)
+    if level is None:
+        level = "people" if plain and not spec.intervention_sd else "cluster-periods"
+    if level not in planned_layout.LEVELS:
+        raise InputError(unknown_word(str(level), planned_layout.LEVELS, what="level"))
+    if level == "people" and spec.iac and spec.turnover < 1.0:
+        raise InputError('level="people" knows nothing of people who are seen again (iac): level="cluster-periods" does.')
+    wedge = planned_layout.prepare(spec)
+    used = level
+
+    def run(n: int, chunk: int, chosen: list[str], seed: int) -> Chunk:
+        means, ssw = planned_layout.draw(wedge, n, seed, chunk, sd=float(spec.sd), people=used == "people")
+        found = Test(test.effect * float(spec.sd), test.alpha, test.sides)
+        return planned_layout.analyse(wedge, means, ssw, found, chosen, used, seed, chunk)
+
+    more = {
+        "people": round(float((wedge.size[wedge.sequence] * wedge.cells).sum())),
+        "layout": [[None if np.isnan(v) else v for v in row] for row in spec.layout],
+        "correlation": spec.correlation,
+        "cac": spec.cac,
+        "iac": spec.iac,
+        "level": level,
+        "df_rule": "sites - 2",
+    }
+    return _Plan(run, planned_layout.ANALYSES, ("kenward-roger", "satterthwaite", "permutation"), settings | more, _formula(spec))
 
 
 def _exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -268,45 +307,80 @@ def _exact_interval(count: int, n: int, level: float = 0.95) -> tuple[float, flo
     return low, high
 
 
-def _formula(people: Floats, icc: float, effect: float, alpha: float, sides: int) -> float:
-    if np.ptp(people) > 0 or effect == 0.0:
-        return float("nan")
+def _formula(spec: PowerDesign) -> float:
+    """The noncentral-F power of the same design."""
     from trialkit.power import power
 
-    return float(power(clusters=len(people), cluster_size=float(people[0]), icc=icc, effect=effect, alpha=alpha, sides=sides).power)
+    return float("nan") if spec.effect == 0.0 else float(power(spec).power)
 
 
 # --- input --------------------------------------------------------------------------------------------------
 
 
-def _sizes(clusters: int | None, cluster_size: int | None, sizes: Sequence[int] | None) -> Floats:
-    if sizes is not None:
-        if clusters is not None or cluster_size is not None:
-            raise InputError("give clusters and cluster_size, or sizes, not both.")
-        people = np.sort(np.asarray(list(sizes), dtype=np.float64))
-        bad = people[(people < 1) | (people != np.round(people))]
-        if len(bad):
-            raise InputError(f"sizes holds {few(bad.tolist())}; every site needs a whole number of people, at least 1.")
-    else:
-        if clusters is None or cluster_size is None:
-            raise InputError("give clusters and cluster_size, or sizes.")
-        for name, value in (("clusters", clusters), ("cluster_size", cluster_size)):
-            if isinstance(value, bool) or value != int(value) or value < 1:
-                raise InputError(f"{name}={value!r} is not a whole number of at least 1.")
-        people = np.full(int(clusters), float(cluster_size))
-    if len(people) % 2 or len(people) < 4:
-        raise InputError(
-            f"{len(people)} sites cannot be split evenly over two arms with a site to spare in each. Give an even number from 4."
-        )
+def _chosen(analyses: Sequence[str] | None, plan: _Plan) -> list[str]:
+    if analyses is None:
+        usual = list(plan.usual)
+        # a layout with missing cells has no allocations of clusters to compare
+        if any(v is None for row in plan.settings.get("layout", ()) for v in row):
+            usual.remove("permutation")
+        return usual
+    if isinstance(analyses, str):
+        raise InputError(f"analyses={analyses!r} is one word; give a list of names: analyses=[{analyses!r}].")
+    for name in analyses:
+        if name in ANALYSES and name not in plan.known:
+            design = plan.settings["design"]
+            raise InputError(f"analysis '{name}' has no meaning in a {design} design. Here: {', '.join(plan.known)}.")
+        if name not in plan.known:
+            raise InputError(unknown_word(str(name), plan.known, what="analysis"))
+    if not analyses:
+        raise InputError("analyses names none: leave it out for the usual ones.")
+    return list(dict.fromkeys(analyses))
+
+
+def _sizes(sizes: Sequence[int]) -> Floats:
+    people = np.sort(np.asarray(list(sizes), dtype=np.float64))
+    bad = people[(people < 1) | (people != np.round(people))]
+    if len(bad):
+        raise InputError(f"sizes holds {few(bad.tolist())}; every site needs a whole number of people, at least 1.")
+    _even(len(people))
     return people
 
 
-def _check(icc: float, alpha: float, sides: int, trials: int) -> None:
-    if not 0.0 <= icc < 1.0:
-        raise InputError(f"icc={icc!r} is outside [0, 1).")
-    if not 0.0 < alpha < 1.0:
-        raise InputError(f"alpha={alpha!r} is outside (0, 1).")
-    if sides not in (1, 2):
-        raise InputError(f"sides={sides!r}: 1 or 2.")
-    if isinstance(trials, bool) or not isinstance(trials, int | np.integer) or trials < 2:
-        raise InputError(f"trials={trials!r}: give a whole number of at least 2.")
+def _equal(spec: PowerDesign) -> Floats:
+    m = float(spec.cluster_size)
+    if m != round(m):
+        raise InputError(f"cluster_size={m:g} is not a whole number of at least 1.")
+    _even(int(spec.clusters))
+    return np.full(int(spec.clusters), m)
+
+
+def _even(sites: int) -> None:
+    if sites % 2 or sites < 4:
+        raise InputError(f"{sites} sites cannot be split evenly over two arms with a site to spare in each. Give an even number from 4.")
+
+
+# what the simulation draws and fits; everything else of a design belongs to a scenario
+_DRAWN = {
+    "design", "outcome", "clusters", "pairs", "cluster_size", "icc", "effect", "sd", "alpha", "sides", "matching_correlation",
+    "matching_scale", "layout", "clusters_per_sequence", "correlation", "person_correlation", "turnover", "cac", "iac", "intervention_sd",
+    "intervention_correlation", "time_effects", "icc_source", "df", "distribution", "estimand",
+}  # fmt: skip
+
+
+def _check(spec: PowerDesign) -> None:
+    """A design that can be simulated here, with nothing left out."""
+    if spec.design not in ("parallel", "matched-pairs", "longitudinal") or spec.outcome != "continuous":
+        raise InputError(
+            "planned_power simulates parallel, matched-pair and longitudinal designs of a continuous outcome, not a "
+            f"{spec.design} design of a {spec.outcome} one. A whole simulated trial is trialkit.check of a Scenario."
+        )
+    extra = [name for name in spec.given() if name not in _DRAWN]
+    if extra:
+        raise InputError(f"{', '.join(extra)}: not part of what planned_power simulates; trialkit.check of a Scenario can.")
+    missing = [n for n in ("clusters", "cluster_size", "icc", "effect") if getattr(spec, n) is None]
+    if missing:
+        noun = "give clusters and cluster_size, or sizes" if set(missing) & {"clusters", "cluster_size"} else f"{missing[0]} is missing"
+        raise InputError(f"{noun}.")
+    for name in ("clusters", "icc", "sd"):
+        if isinstance(getattr(spec, name), tuple):
+            raise InputError(f"{name} by arm is not simulated here: give one number.")
