@@ -538,7 +538,7 @@ def decimals(frame: pd.DataFrame, column: str, *, where: str) -> list[Decimal | 
     """A column as exact decimals, None where missing: 0.3 - 0.2 ties with 0.2 - 0.1, and 2**53 + 1 stays itself."""
     require_columns(frame, [column], where=where, why="as numbers")
     out: list[Decimal | None] = []
-    for k, value in enumerate(frame[column].tolist()):
+    for k, value in enumerate(cells(frame[column])):
         number = _decimal(value)
         if number is _BAD:
             raise InputError(
@@ -546,6 +546,13 @@ def decimals(frame: pd.DataFrame, column: str, *, where: str) -> list[Decimal | 
             )
         out.append(number)
     return out
+
+
+def cells(column: pd.Series[Any]) -> list[Any]:
+    """A column's cells as Python values; short floats as the shortest decimal that reads back as the same short float."""
+    if column.dtype in (np.float16, np.float32):
+        return [None if np.isnan(x) else str(x) for x in column.to_numpy()]
+    return list(column.tolist())
 
 
 _BAD = Decimal("NaN")

@@ -93,6 +93,17 @@ def test_labels_are_padded_to_sort() -> None:
 # --- criteria -----------------------------------------------------------------------------------------------
 
 
+def test_short_floats_are_the_decimals_that_were_typed() -> None:
+    """A float32 column says 0.1 and 0.2 as a float64 one does, not the binary neighbours that widening shows."""
+    sites = pd.DataFrame({"site": list("abcd"), "x": np.array([0.1, 0.2, 0.3, 1e10], dtype=np.float32)})
+    assert str(match_pairs(sites, id="site", criteria=[nearest("x")]).costs[0]) == "9999999999.8"
+    with pytest.raises(InputError, match="row 5, column 'x': 'inf' is not a number"):
+        match_pairs(sites.assign(x=np.array([1, 2, 3, np.inf], dtype=np.float32)), id="site", criteria=[nearest("x")])
+    gap = sites.assign(x=np.array([1, 2, 3, np.nan], dtype=np.float32))
+    with pytest.raises(InputError, match=r"missing for 1 site \(d\)"):
+        match_pairs(gap, id="site", criteria=[nearest("x")])
+
+
 def test_decimals_tie_as_on_paper() -> None:
     """0.3 - 0.2 equals 0.2 - 0.1, so the second criterion decides; in float64 it does not."""
     sites = pd.DataFrame({"site": list("abc"), "x": [0.1, 0.2, 0.3], "y": [0, 5, 5]})
@@ -331,7 +342,7 @@ def test_a_trio_obeys_the_constraints() -> None:
     bound = match_pairs(sites, id="site", criteria=[nearest("x", caliper=50)], odd="trio", forbidden=[("a", "b")])
     # a may meet only c and d, b anybody but a
     assert (bound.trios, bound.pairs, str(bound.costs[0])) == ((("b", "d", "e"),), (("a", "c"),), "102")
-    with pytest.raises(PairingError, match="no trio among the 5"):
+    with pytest.raises(PairingError, match=r"no trio among the 5 sites \("):
         match_pairs(sites, id="site", criteria=[nearest("x", caliper=49)], odd="trio", forbidden=[("a", "b")])
     with pytest.raises(PairingError, match="no trio among the 3"):
         match_pairs(sites.head(3), id="site", criteria=[nearest("x")], odd="trio", forbidden=[("a", "b")])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trialkit.allocation import Pairing, Plan, WithinPairs, mahalanobis, match_pairs, nearest, within_pairs
+from trialkit.allocation import Pairing, Plan, WithinPairs, drand_rule, mahalanobis, match_pairs, nearest, within_pairs
 from trialkit.door import InputError
 
 from .conftest import SEED, SOURCE, pairing_of
@@ -27,7 +27,7 @@ def test_text_digest_and_frame(plan: WithinPairs, pairing: Pairing, sites: pd.Da
     for _, arms in frame.dropna(subset="pair").groupby("pair")["arm"]:
         assert sorted(arms) == ["control", "intervention"]
     assert allocation.certificate.frame.equals(frame)
-    assert str(plan).startswith("WithinPairs(") and len(repr(plan)) < 500
+    assert repr(plan).startswith("WithinPairs(") and len(repr(plan)) < 500
 
 
 def test_probability(plan: WithinPairs, sites: pd.DataFrame) -> None:
@@ -228,3 +228,10 @@ def _seed() -> Any:
     from trialkit.allocation import Seed
 
     return Seed(text=SEED, source=SOURCE)
+
+
+def test_a_plan_in_words(plan: WithinPairs) -> None:
+    words = str(plan.with_seed_rule(drand_rule(round=99_000_000)))
+    assert words.splitlines()[0] == "A plan for 11 sites (within pairs) to control and intervention"
+    assert f"digest P     {plan.digest}" in words and "round 99000000 of the drand beacon quicknet" in words
+    assert "record=" not in repr(plan) and "blocks=" in repr(plan)

@@ -275,6 +275,20 @@ def test_pairs_puts_the_widest_on_top(allocation: Any, sites: pd.DataFrame) -> N
     assert picture.ax.get_yticklabels()[0].get_text() == gap.idxmax()
 
 
+@pytest.mark.parametrize("ratio", [25.0, 200.0, 5e4, 3e8])
+def test_a_wide_column_gets_a_logarithmic_axis_with_plain_labels(ratio: float) -> None:
+    """Every label on it is a number as we write them, and there are enough to read the axis by."""
+    pairs = pd.DataFrame({"site": list("abcdef"), "pair": ["P1", "P1", "P2", "P2", "P3", "P3"]})
+    picture = plot_pairs(pairs, pairs[["site"]].assign(budget=30_000.0 * ratio ** (np.arange(6) / 5)))
+    picture.png()
+    axis = picture.ax.xaxis
+    low, high = picture.ax.get_xlim()
+    shown = [t.get_text() for which in ("major", "minor") for t in axis.get_ticklabels(which=which) if low <= t.get_position()[0] <= high]
+    words = [w for w in shown if w]
+    assert 3 <= len(words) <= 10 and all(re.fullmatch(r"[0-9.]+[kMG]?", w) for w in words), words
+    assert picture.ax.get_xscale() == "log"
+
+
 def site_table() -> pd.DataFrame:
     k = np.arange(11)
     columns = {

@@ -193,7 +193,7 @@ def observed_cells(criterion: Exact | ExactIfPossible | Nearest, sites: pd.DataF
     """One column's cells as exact decimals (`nearest`) or as the text of levels; None where missing."""
     column = sites[criterion.column]
     if isinstance(criterion, Nearest):
-        cells = [None if isinstance(c, str) and c.strip() in NOT_OBSERVED else c for c in column.tolist()]
+        cells = [None if isinstance(c, str) and c.strip() in NOT_OBSERVED else c for c in door.cells(column)]
         return list(door.decimals(pd.DataFrame({criterion.column: pd.Series(cells, dtype=object)}), criterion.column, where=where))
     levels = [door.cell_text(c) or None for c in column.tolist()]
     spelled: dict[str, str] = {}

@@ -134,6 +134,23 @@ class Plan(ABC):
 
     # --- what all share ---
 
+    def __str__(self) -> str:
+        arms = " and ".join(self.arms) if len(self.arms) == 2 else ", ".join(self.arms)
+        left_out = len(set(self.rows) - set(self.sites))
+        lines = [
+            f"A plan for {len(self.sites)} sites ({self.scheme.replace('_', ' ')}) to {arms}"
+            + (f"; {left_out} set aside" if left_out else ""),
+            f"  allocations  {self.n_assignments:,}",
+            f"  digest P     {self.digest}",
+            f"  commitment C {self.commitment}",
+        ]
+        if self.seed_rule is not None:
+            lines.append(f"  seed         {seeds.rule_words(self.seed_rule)}")
+        return "\n".join(lines)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))  # a notebook's cell; `repr` keeps every field
+
     @cached_property
     def digest(self) -> str:
         """P: SHA-256 of the plan text, lower-case hexadecimal. Publish it before the seed exists."""

@@ -119,7 +119,8 @@ def checked(seed: Any, seed_source: Any) -> Seed:
         )
     if seed_source is None or not isinstance(seed_source, str) or not seed_source.strip():
         raise InputError(
-            'the seed has no source. Say who or what produced it: seed_source="random.org, by A. Outside, 1 September, by e-mail".'
+            'the seed has no source. Say who or what produced it: seed_source="random.org, by A. Outside, 1 September, by e-mail" '
+            "(at the command line --seed-source)."
         )
     if any(unicodedata.category(c) == "Cs" for c in seed_source):
         raise InputError("the seed's source holds characters that are no text. Write it in plain words.")

@@ -30,8 +30,8 @@ def best_trio(problem: Problem, block: Block) -> Trio:
     best = search.run()
     if best is None:
         raise door.PairingError(
-            f"no trio among the {len(block.members)} {problem.stratum_words(block.stratum)} leaves the others to be paired "
-            "within the constraints.\n"
+            f"no trio among the {len(block.members)} {problem.stratum_words(block.stratum)} "
+            f"({door.few([problem.ids[int(k)] for k in block.members], 12)}) leaves the others to be paired within the constraints.\n"
             '  Draw the odd one by itself:   odd="single"'
         )
     a, b, c = best

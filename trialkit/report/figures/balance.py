@@ -283,7 +283,7 @@ def plot_pairs(
             ax.set_ylim(len(order) - 0.4, -0.6)
             values = part["value"].dropna()
             if len(values) and values.min() > 0 and values.max() / values.min() > 20:
-                ax.set_xscale("log")
+                _log_axis(ax, float(values.max() / values.min()))
             ax.xaxis.set_major_formatter(lambda v, _: _short(v))
             ax.set_yticks(range(len(order)) if labels and k == 0 else [])
             if labels and k == 0:
@@ -320,6 +320,16 @@ def _legend(figure: Any, total: float, height: float, arms: tuple[str, str], los
     if lost:
         handles.append(Line2D([], [], marker="o", ls="none", ms=4.5, mfc="white", mec=SOFT, label="nobody analysed"))
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), bbox_to_anchor=(0.5, 0.0), handletextpad=0.3, columnspacing=1.6)
+
+
+def _log_axis(ax: Any, ratio: float) -> None:
+    """A logarithmic axis with a handful of round ticks, and no label that is not ours."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    subs = (1.0, 2.0, 5.0) if ratio < 100 else (1.0, 3.0) if ratio < 3000 else (1.0,)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(value: float) -> str:
