@@ -22,11 +22,13 @@ from trialkit.report import (
     baseline_table,
     missing_table,
     participant_flow,
+    plot_autocorrelation,
     plot_caterpillar,
     plot_cluster_means,
     plot_flow,
     plot_forest,
     plot_imputed,
+    plot_imputed_sites,
     plot_love,
     plot_missing,
     plot_pairs,
@@ -99,6 +101,8 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "cluster-means": lambda: plot_cluster_means(people, design),
         "caterpillar": lambda: plot_caterpillar(site_effects(), arms={"S01": "control"}),
         "imputed": lambda: plot_imputed(CompletedSets()),
+        "imputed-sites": lambda: plot_imputed_sites(CompletedSets(), site="arm"),
+        "autocorrelation": lambda: plot_autocorrelation(traces()),
         "trace": lambda: plot_trace(traces()),
         "zipper": lambda: plot_zipper(intervals()),
         "tipping": lambda: plot_tipping(tipping()),
@@ -108,7 +112,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
 
 NAMES = [
     *("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"),
-    *("tipping", "scenarios"),
+    *("tipping", "scenarios", "imputed-sites", "autocorrelation"),
 ]
 
 
@@ -245,6 +249,38 @@ def test_imputed_values_are_told_from_observed_ones() -> None:
     data = plot_imputed(CompletedSets()).data.set_index("kind")
     assert data.loc["observed", ["n", "mean"]].tolist() == [3, 2.0]
     assert data.loc["imputed", ["n", "mean"]].tolist() == [1, 6.0]
+
+
+def test_imputed_values_by_arm_and_by_site() -> None:
+    by_arm = plot_imputed(CompletedSets(), by="arm").data
+    assert by_arm.groupby(["arm", "kind"])["n"].first().to_dict() == {("a", "observed"): 2, ("b", "observed"): 1, ("b", "imputed"): 1}
+    assert by_arm.set_index(["arm", "kind"]).loc[("b", "imputed"), "mean"] == 6
+    by_site = plot_imputed_sites(CompletedSets(), site="arm")
+    assert by_site.data.to_dict("records") == [
+        {"variable": "y", "site": "b", "observed": 1, "imputed": 1, "observed_mean": 2.0, "imputed_mean": 6.0}
+    ]
+    assert "not defined over 1 sites, 0 without any" in by_site.alt
+    with pytest.raises(InputError, match="no column 'ward'"):
+        plot_imputed(CompletedSets(), by="ward")
+    with pytest.raises(InputError, match="no column 'site'"):
+        plot_imputed_sites(CompletedSets())
+
+
+def test_autocorrelation_is_that_of_the_chains() -> None:
+    rng = np.random.default_rng(1)
+    x = np.zeros((400, 6))
+    for k in range(1, 400):
+        x[k] = 0.7 * x[k - 1] + rng.normal(size=6)
+    rows = [("y", "mean", c, i, x[i, c]) for c in range(6) for i in range(400)]
+    drawn = plot_autocorrelation(pd.DataFrame(rows, columns=["variable", "statistic", "chain", "iteration", "value"])).data
+    r = drawn.set_index("lag")["autocorrelation"]
+    assert r[0] == 1
+    assert r[1] == pytest.approx(0.7, abs=0.06)
+    assert r[4] == pytest.approx(0.7**4, abs=0.1)
+    with pytest.raises(InputError, match="at least 4"):
+        plot_autocorrelation(traces().query("iteration < 3"))
+    with pytest.raises(InputError, match="no statistic 'icc'"):
+        plot_autocorrelation(traces(), statistic="icc")
 
 
 @pytest.mark.parametrize(("planned", "over"), [({"clusters": 68}, "clusters"), ({"pairs": 34, "matching_correlation": 0.2}, "pairs")])

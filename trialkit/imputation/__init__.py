@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from trialkit.imputation.chained import impute
 from trialkit.imputation.comparators import impute_by
+from trialkit.imputation.export import write_stata
 from trialkit.imputation.imputations import Cells, Imputations
+from trialkit.imputation.missingness import Missingness, missing_drivers, missing_flux, missing_patterns
 from trialkit.imputation.pooling import PooledEstimate, pool
 from trialkit.imputation.reference import reference_based
 from trialkit.imputation.scenarios import Scenarios, compare_scenarios, worst_best
@@ -14,6 +16,7 @@ from trialkit.imputation.variables import Variable
 __all__ = [
     "Cells",
     "Imputations",
+    "Missingness",
     "PooledEstimate",
     "Scenarios",
     "TippingPoint",
@@ -21,9 +24,13 @@ __all__ = [
     "compare_scenarios",
     "impute",
     "impute_by",
+    "missing_drivers",
+    "missing_flux",
+    "missing_patterns",
     "pool",
     "reference_based",
     "shift_missing",
     "tipping_point",
     "worst_best",
+    "write_stata",
 ]

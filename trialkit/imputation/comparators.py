@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import icc as icc_
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, cell_text, check_people, few, frame_digest, require_columns, unknown_word, zero_one
+from trialkit.door import InputError, cell_text, check_people, few, frame_digest, require_columns, unknown_word
 from trialkit.imputation import variables as variables_
 from trialkit.imputation.chained import impute
 from trialkit.imputation.imputations import DIAGNOSTICS, Cells, Imputations
@@ -114,15 +114,10 @@ def _without_sites(people: pd.DataFrame, design: TrialDesign, seed: int, m: int,
     own = people[c.person].to_numpy() if c.person in people.columns else np.arange(len(people))
     sets = impute(people.assign(**{c.site: own}), design, seed=seed, m=m, iterations=iterations, site_prior=_NO_SITES)
     base = sets.base.copy()
-    base[c.site] = people[c.site].loc[base.index] if people.index.is_unique else people[c.site].to_numpy()[_kept(people, design)]
+    base[c.site] = (
+        people[c.site].loc[base.index] if people.index.is_unique else people[c.site].to_numpy()[variables_.population(people, design)]
+    )
     return replace(sets, base=base)
-
-
-def _kept(people: pd.DataFrame, design: TrialDesign) -> Bools:
-    column = design.imputation.population
-    if column == "randomised":
-        return np.ones(len(people), dtype=bool)
-    return np.asarray(zero_one(people, column, where=WHERE, why="to name the population to impute ([imputation] population)"))
 
 
 def _losses(sets: Imputations, design: TrialDesign, method: str) -> list[tuple[float, dict[str, str]]]:
@@ -187,7 +182,7 @@ def _numbers_only(method: str, people: pd.DataFrame, design: TrialDesign, seed: 
     check_people(
         people, person=c.person if c.person in people.columns else None, site=c.site, arm=c.arm, arms=design.arms.labels, where=WHERE
     )
-    base = people.loc[_kept(people, design)].copy()
+    base = people.loc[variables_.population(people, design)].copy()
     run = _fixed_effects if method == "site-fixed-effects" else _scikit_learn
     parts: dict[str, list[tuple[Ints, Array]]] = {}
     rows_of_frame: list[dict[str, Any]] = []

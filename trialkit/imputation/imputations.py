@@ -19,6 +19,7 @@ from trialkit.results import Provenance, Result
 
 Array = NDArray[np.float64]
 _FORMAT = 1
+_EVENTS_SHOWN = 12
 
 # columns of the table of diagnostics
 DIAGNOSTICS = [
@@ -119,8 +120,14 @@ class Imputations(Result):
         if self.m_recommended:
             enough = "enough" if self.m_recommended <= self.m else "more than were made"
             out.append(f"Imputations for standard errors of outcome means by arm that repeat within 5%: {self.m_recommended} ({enough}).")
-        if len(self.events):
-            out.append(f"{len(self.events)} events: " + "; ".join(f"{n} {kind}" for kind, n in self.events["kind"].value_counts().items()))
+        many = len(self.events)
+        if many:
+            kinds = "; ".join(f"{n} {kind}" for kind, n in self.events["kind"].value_counts().items())
+            out.append(f"{many} event{'s' if many > 1 else ''}: {kinds}.")
+        for kind, group, variable, detail in self.events.head(_EVENTS_SHOWN).astype(str).to_numpy().tolist():
+            out.append(f"  {kind}: {variable}{f' ({group})' if group else ''}: {detail}")
+        if many > _EVENTS_SHOWN:
+            out.append(f"  and {many - _EVENTS_SHOWN} more: see .events")
         return tuple(out)
 
     @property

@@ -130,6 +130,14 @@ class Column:
         return out
 
 
+def population(people: pd.DataFrame, design: TrialDesign) -> NDArray[np.bool_]:
+    """(n,) the rows that ``[imputation] population`` names."""
+    column = design.imputation.population
+    if column == "randomised":
+        return np.ones(len(people), dtype=bool)
+    return np.asarray(door.zero_one(people, column, where=WHERE, why="to name the population to impute ([imputation] population)"))
+
+
 def of_design(
     design: TrialDesign, rater: str | None, *, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str], items: bool
 ) -> list[Variable]:

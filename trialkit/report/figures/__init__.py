@@ -7,23 +7,25 @@ from trialkit.report.figures.canvas import Picture
 from trialkit.report.figures.flow import plot_flow
 from trialkit.report.figures.forest import plot_forest
 from trialkit.report.figures.icc import plot_icc
-from trialkit.report.figures.imputed import plot_imputed
+from trialkit.report.figures.imputed import plot_imputed, plot_imputed_sites
 from trialkit.report.figures.missing import plot_missing
 from trialkit.report.figures.power import plot_power, plot_power_contour
 from trialkit.report.figures.sensitivity import plot_scenarios, plot_tipping
 from trialkit.report.figures.site_map import plot_site_map
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
-from trialkit.report.figures.trace import plot_trace
+from trialkit.report.figures.trace import plot_autocorrelation, plot_trace
 from trialkit.report.figures.zipper import plot_zipper
 
 __all__ = [
     "Picture",
+    "plot_autocorrelation",
     "plot_caterpillar",
     "plot_cluster_means",
     "plot_flow",
     "plot_forest",
     "plot_icc",
     "plot_imputed",
+    "plot_imputed_sites",
     "plot_love",
     "plot_missing",
     "plot_pairs",

@@ -1,4 +1,4 @@
-"""Trace plot of the imputation chains: the mean of each imputed variable by iteration, a line a chain."""
+"""The imputation chains: their trace, a line a chain, and their autocorrelation, a panel a variable."""
 
 from __future__ import annotations
 
@@ -126,6 +126,107 @@ def plot_trace(
         tuple(axes),
         figure,
     )
+
+
+def plot_autocorrelation(
+    imputations: Any,
+    *,
+    variables: tuple[str, ...] | None = None,
+    statistic: str = "mean",
+    most: int = 12,
+    labels: Mapping[str, str] | None = None,
+) -> Picture:
+    """Draw how long the chains remember: the autocorrelation of each variable's statistic by lag, averaged over chains.
+
+    Bars within the grey band are what independent draws would show (two standard errors). Chains are independent of one another, so a
+    memory costs only iterations at the start, not the imputations' independence.
+
+    Parameters
+    ----------
+    imputations : result of ``impute``, or DataFrame
+        As for `plot_trace`.
+    variables : tuple of str, optional
+        By default those to look at, as in `plot_trace`.
+    statistic : str
+        ``mean``, ``sd`` or ``icc``.
+    most : int
+        At most so many variables, when none are named.
+    labels : mapping of variable to label, optional
+
+    Returns
+    -------
+    Picture
+        ``data``: variable, lag, autocorrelation, chains, iterations.
+    """
+    traces = traces_of(imputations)
+    if traces is None:
+        raise InputError(
+            "no traces were kept with these imputations. Give what tk.impute returned, or a table of " + ", ".join(_COLUMNS) + "."
+        )
+    kept = traces[traces["statistic"] == statistic]
+    if kept.empty:
+        known = ", ".join(sorted(set(traces["statistic"])))
+        raise InputError(f"the traces hold no statistic {statistic!r}. Known: {known}.")
+    shown = list(variables) if variables else _to_look_at(imputations, kept, most)
+    rows: list[tuple[str, int, float, int, int]] = []
+    for variable in shown:
+        wide = kept[kept["variable"] == variable].pivot(index="iteration", columns="chain", values="value").to_numpy()
+        if len(wide) < 4:
+            raise InputError(f"{len(wide)} iterations show no autocorrelation: at least 4 are needed. Give more iterations.")
+        rows += [(variable, lag, r, wide.shape[1], len(wide)) for lag, r in enumerate(_autocorrelation(wide))]
+    data = pd.DataFrame(rows, columns=["variable", "lag", "autocorrelation", "chains", "iterations"])
+    across = min(4, len(shown))
+    down = -(-len(shown) // across)
+    width, panel = 7.4, 1.3
+    height = down * panel + 0.45
+    with look("autocorrelation"):
+        figure = new_figure(width, height)
+        axes = []
+        cell = (width - 0.15) / across
+        for k, variable in enumerate(shown):
+            row, column = divmod(k, across)
+            ax = figure.add_axes(
+                (
+                    (0.45 + column * cell) / width,
+                    (height - (row + 1) * panel + 0.02) / height,
+                    (cell - 0.55) / width,
+                    (panel - 0.46) / height,
+                )
+            )
+            part = data[data["variable"] == variable]
+            band = 2 / np.sqrt(part["chains"].iloc[0] * part["iterations"].iloc[0])
+            ax.axhspan(-band, band, color=SOFT, alpha=0.18, lw=0)
+            ax.axhline(0.0, color=SOFT, lw=0.6)
+            ax.vlines(part["lag"], 0.0, part["autocorrelation"], color=REFERENCE, lw=1.6)
+            ax.set_ylim(-0.5, 1.05)
+            ax.set_yticks([0, 0.5, 1])
+            name = clean((labels or {}).get(variable, variable))
+            ax.set_title(panel_title(name, cell - 0.48, FONT_SIZE - 1.5), fontsize=FONT_SIZE - 1.5, color=INK, pad=3)
+            ax.tick_params(labelsize=FONT_SIZE - 2.5, pad=1.5, length=2)
+            ax.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+            ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+            if row < down - 1 and k + across < len(shown):
+                ax.set_xticklabels([])
+            axes.append(ax)
+        figure.text(0.5, 0.06 / height, "lag, iterations", ha="center", va="bottom", color=SOFT, fontsize=FONT_SIZE - 1)
+    first = data[data["lag"] == 1].sort_values("autocorrelation", ascending=False)
+    alt = f"{len(shown)} panels. At lag 1: " + "; ".join(
+        f"{clean(v)} {number(float(r))}" for v, r in zip(first["variable"], first["autocorrelation"], strict=True)
+    )
+    name = {"mean": "mean", "sd": "standard deviation", "icc": "intracluster correlation"}.get(statistic, clean(statistic))
+    title = f"Autocorrelation of the {name} of the imputed values over iterations"
+    return Picture("autocorrelation", title, f"{alt}.", data, tuple(axes), figure)
+
+
+def _autocorrelation(wide: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
+    """Mean over chains (columns) about the mean of all; the first quarter left out; lags up to a third of what is left, at most 20."""
+    wide = wide[len(wide) // 4 :]
+    wide = wide[:, np.isfinite(wide).all(axis=0)]
+    n = len(wide)
+    centred = wide - wide.mean() if wide.size else wide
+    square = float((centred**2).mean()) if wide.size else 0.0
+    lags = range(min(20, max(n // 3, 1)) + 1)
+    return [1.0 if lag == 0 else (float((centred[lag:] * centred[: n - lag]).mean()) / square if square > 0 else 0.0) for lag in lags]
 
 
 def _ends(data: pd.DataFrame) -> list[tuple[str, pd.Series[Any]]]:
