@@ -11,7 +11,18 @@ import pandas as pd
 import pytest
 
 from trialkit.cli import main
-from trialkit.power import PowerDesign, crossover, detectable_effect, estimate_icc, power, sample_size, solve, stepped_wedge
+from trialkit.power import (
+    PowerDesign,
+    co_primary,
+    crossover,
+    detectable_effect,
+    estimate_icc,
+    power,
+    sample_size,
+    solve,
+    stepped_wedge,
+)
+from trialkit.simulation import planned_power
 
 BASE = {"clusters": 40, "cluster_size": 10, "icc": 0.05, "effect": 0.4}
 
@@ -148,6 +159,96 @@ def test_one_message_and_exit_two(capsys: pytest.CaptureFixture[str], flags: tup
     assert says in err and len(err.strip().splitlines()) <= 3
 
 
+@pytest.mark.parametrize(
+    ("words", "python"),
+    [
+        (["--clusters", "12:8", "--icc", ".02:.1", "--df", "welch"], {"clusters": (12, 8), "icc": (0.02, 0.1), "df": "welch"}),
+        (["--clusters", "20", "--strata", "4", "--strata-effects", "random", "--icc-stratum", ".1", "--stratum-heterogeneity", ".4"],
+         {"clusters": 20, "strata": 4, "strata_effects": "random", "icc_stratum": 0.1, "stratum_heterogeneity": 0.4}),
+        (["--pairs", "12", "--matching-correlation", ".4", "--matching-scale", "effects"],
+         {"pairs": 12, "matching_correlation": 0.4, "matching_scale": "effects"}),
+        (["--layout", "0,1,1;0,NA,1;0,0,1", "--clusters-per-sequence", "3,4,3", "--cac", ".8", "--iac", ".3", "--turnover", ".2"],
+         {"layout": [[0, 1, 1], [0, None, 1], [0, 0, 1]], "clusters_per_sequence": (3, 4, 3), "cac": 0.8, "iac": 0.3, "turnover": 0.2}),
+        (["--clusters", "12", "--stepped-wedge", "4", "--intervention-sd", ".1", "--estimand", "exposure-average"],
+         {"clusters": 12, "layout": stepped_wedge(4), "intervention_sd": 0.1, "estimand": "exposure-average"}),
+        (["--clusters", "30", "--modifier-icc", ".1", "--modifier-sd", "2"], {"clusters": 30, "modifier_icc": 0.1, "modifier_sd": 2}),
+        (["--clusters", "30", "--contrast", "-1,.5,.5"], {"clusters": 30, "contrast": (-1, 0.5, 0.5)}),
+        (["--clusters", "30", "--arms", "3", "--versus-control", "dunnett", "--success", "any"],
+         {"clusters": 30, "arms": 3, "versus_control": "dunnett", "success": "any"}),
+        (["--clusters", "30", "--hypothesis", "non-inferiority", "--margin", ".3"],
+         {"clusters": 30, "hypothesis": "non-inferiority", "margin": 0.3}),
+    ],
+    ids=lambda v: v[-1] if isinstance(v, list) else "",
+)  # fmt: skip
+def test_every_design_is_reached(capsys: pytest.CaptureFixture[str], words: list[str], python: dict[str, Any]) -> None:
+    code, out, err = run(capsys, "power", "--json", *words, cluster_size=10, effect=0.4, **({} if "icc" in python else {"icc": 0.05}))
+    assert (code, err) == (0, "")
+    assert json.loads(out)["power"] == power(**{"cluster_size": 10, "icc": 0.05, "effect": 0.4, **python}).power
+
+
+def test_more_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
+    base = {"clusters": 30, "cluster_size": 20, "icc": 0.05}
+    _, out, _ = run(capsys, "power", "--json", **base, proportions=".2,.5,.3", odds_ratio=1.8)
+    assert json.loads(out)["power"] == power(**base, proportions=(0.2, 0.5, 0.3), odds_ratio=1.8).power
+    _, out, _ = run(capsys, "power", "--json", "--pooled", **base, p_control=0.3, p_intervention=0.2, icc_scale="latent")
+    assert json.loads(out)["power"] == power(**base, p_control=0.3, p_intervention=0.2, icc_scale="latent", pooled=True).power
+    _, out, _ = run(capsys, "power", "--json", cluster_size="[5,8,12,20,9,14]", icc=0.05, effect=0.9)
+    assert json.loads(out)["power"] == power(cluster_size=[5, 8, 12, 20, 9, 14], icc=0.05, effect=0.9).power
+    _, out, _ = run(capsys, "power", "--json", clusters=40, cluster_size=10, icc=0.05, hypothesis="equivalence", power=0.8, find="margin")
+    found = solve(find="margin", clusters=40, cluster_size=10, icc=0.05, hypothesis="equivalence", power=0.8)
+    assert json.loads(out)["inputs"]["margin"] == found.value
+
+
+def test_a_layout_from_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "layout.csv").write_text("0,1,1\n0,0,1\n")
+    _, out, _ = run(capsys, "power", "--json", layout=tmp_path / "layout.csv", clusters=8, cluster_size=10, icc=0.05, effect=0.5)
+    assert json.loads(out)["power"] == power(layout=[[0, 1, 1], [0, 0, 1]], clusters=8, cluster_size=10, icc=0.05, effect=0.5).power
+
+
+def test_co_primary_outcomes(capsys: pytest.CaptureFixture[str]) -> None:
+    together = {"between_person_correlation": 0.02, "within_person_correlation": 0.3}
+    code, out, _ = run(capsys, "power", "--json", effects=".3,.4", clusters=30, cluster_size=20, icc=".05,.03", **together)
+    expected = co_primary(effects=(0.3, 0.4), clusters=30, cluster_size=20, icc=(0.05, 0.03), **together)
+    assert code == 0 and json.loads(out)["power"] == expected.power
+    _, out, _ = run(capsys, "power", effects=".3,.4", power=0.8, cluster_size=20, icc=0.05, test="any", **together)
+    assert "at least one outcome" in out
+
+
+def test_planned_beside_the_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "power", "--json", pairs=12, cluster_size=10, icc=0.05, effect=0.6, planned=200, seed=1)
+    expected = planned_power(pairs=12, cluster_size=10, icc=0.05, effect=0.6, trials=200, seed=1)
+    answer = json.loads(out)
+    assert code == 0 and answer["formula"] == expected.formula
+    assert [r["power"] for r in answer["table"]] == expected.frame["power"].tolist()
+    code, out, _ = run(capsys, "power", clusters="12,24", cluster_size=10, icc=0.05, effect=0.6, planned=100, seed=1)
+    assert code == 0 and out.count("kenward-roger") == 2 and "24" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--layout", "0,2;0,1"], "layout"),
+        (["--layout", "0,x;0,1"], "none of 0, 1 and NA"),
+        (["--layout", "no-such-file.csv"], "cannot be read"),
+        (["--layout", "0,1;0"], "equally long"),
+        (["--layout", "0,1;1,0", "--crossover"], "one or the other"),
+        (["--effects", ".3,.4"], "--between-person-correlation"),
+        (["--test", "all"], "--effects"),
+        (["--effects", ".3,.4", "--between-person-correlation", ".02", "--within-person-correlation", ".3", "--strata", "3"], "no meaning"),
+        (["--planned", "100"], "--seed"),
+        (["--strata", "4", "--planned", "100", "--seed", "1"], "planned_power simulates"),
+        (["--clusters", "12:8:3"], "two numbers"),
+        (["--r2-person", ".1:.2"], "differ by arm"),
+        (["--margin", ".3"], "hypothesis"),
+        (["--means", "0,x"], "--means"),
+    ],
+)
+def test_one_message_for_the_designs(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    code, out, err = run(capsys, "power", *words, **{k: v for k, v in BASE.items() if f"--{k.replace('_', '-')}" not in words})
+    assert (code, out) == (2, "")
+    assert says in err and len(err.strip().splitlines()) == 1
+
+
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
     rng = np.random.default_rng(8)
@@ -180,7 +281,7 @@ def test_icc_adjusted_and_on_the_latent_scale(capsys: pytest.CaptureFixture[str]
         ({"outcome": "score", "cluster": "site", "scale": "latent"}, "0 or 1"),
         ({"outcome": "score", "cluster": "site", "scale": "logit"}, "scale"),
         ({"outcome": "score", "cluster": "site", "method": "reml", "interval": "smith"}, "does not go with"),
-        ({"outcome": "arm", "cluster": "site"}, "numeric"),
+        ({"outcome": "arm", "cluster": "site"}, "number"),
         ({"outcome": "score", "cluster": "site", "conf_level": 95}, "between 0 and 1"),
     ],
 )

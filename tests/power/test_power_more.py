@@ -416,3 +416,19 @@ def test_grids_and_pictures(tmp_path):
         power_grid(clusters=[2, 20], cluster_size=10, icc=0.05, effect=0.3)
     with pytest.raises(InputError, match="power_grid"):
         power(clusters=20, cluster_size=10, icc=np.array([0.01, 0.05, 0.1]), effect=0.3)
+
+
+def test_strata_need_a_cluster_in_each_arm():
+    for effects in ("fixed", "random"):
+        with pytest.raises(InputError, match="every stratum needs"):
+            power(strata=6, strata_effects=effects, clusters=11, cluster_size=20, icc=0.05, effect=0.5)
+    assert sample_size(strata=6, strata_effects="random", cluster_size=200, icc=0.01, effect=2.0).clusters == 12
+
+
+def test_the_normal_formula_asks_for_no_degrees_of_freedom():
+    few = power(clusters=2, cluster_size=50, icc=0.01, effect=0.8, distribution="z")
+    assert few.power == pytest.approx(stats.norm.sf(stats.norm.isf(0.025) - 0.8 / math.sqrt(2 * (0.01 + 0.99 / 50))), abs=1e-12)
+    assert any("no t test exists" in w for w in few.warnings)
+    assert sample_size(cluster_size=200, icc=0.01, effect=2.0, distribution="z").exact < 2
+    with pytest.raises(InputError, match="degrees of freedom"):
+        power(clusters=2, cluster_size=50, icc=0.01, effect=0.8)

@@ -147,6 +147,8 @@ def precision(design: PowerDesign, *, clusters: float | None = None, size: float
         df = fit.df[rule]
         if rule not in ("infinite", "subjects"):
             df -= design.n_cluster_covariates
+    if df <= 0 and design.distribution in ("z", "z-both-tails", "z-plus-one"):
+        df, rule = math.inf, "none"  # the normal formula asks for none
     if df <= 0:
         raise InputError(
             f"{plan.clusters:g} clusters{_covariates(design)} leave no degrees of freedom for the test (df = {_words(rule)} = {df:g}): "
@@ -200,6 +202,7 @@ _RULES = {
     "residual": "cluster-periods - fixed effects",
     "containment": "cluster-periods - clusters",
     "infinite": "infinite",
+    "none": "none are left for a t test",
     "subjects": "people - 2",
 }
 
@@ -402,6 +405,11 @@ def _stratified(plan: _Plan) -> _Fit:
     design = plan.design
     s2, rho = plan.scale.variance, plan.scale.icc
     strata = float(design.strata)
+    drawn = plan.clusters / (1 - design.cluster_attrition)
+    if drawn < 2 * strata - 1e-9:
+        raise InputError(
+            f"{drawn:g} clusters in {strata:g} strata: every stratum needs a cluster in each arm, {2 * strata:g} at the least."
+        )
     sizes = _by_arm(plan.size)
     v = []
     for a in (0, 1):

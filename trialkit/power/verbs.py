@@ -293,28 +293,6 @@ def _target(power: Any, design: PowerDesign) -> float:
     return float(power)
 
 
-def _least_clusters(design: PowerDesign, at: Callable[[float], float]) -> float:
-    """The number of clusters just above which the test has degrees of freedom."""
-    low = 1.0
-    while low < 1e7:
-        try:
-            at(low)
-            break
-        except InputError:
-            low *= 1.5
-    else:
-        at(low)
-    below = low / 1.5
-    for _ in range(40):
-        middle = (below + low) / 2
-        try:
-            at(middle)
-            low = middle
-        except InputError:
-            below = middle
-    return low
-
-
 def _step(design: PowerDesign) -> int:
     """Clusters come in multiples of this, so that arms, pairs, sequences or strata come out whole."""
     if design.design == "longitudinal":
@@ -395,7 +373,7 @@ def _by_secant(at: Callable[[float], float], target: float, start: float) -> flo
     off = miss(before)
     here = before * (1.0 - off / (goal + float(special.ndtri(1 - 1e-2)) + 1.0)) if math.isfinite(off) else math.nan
     for _ in range(12):
-        if not 1.0 < here < math.sqrt(_MOST):
+        if not 1e-3 < here < math.sqrt(_MOST):
             return None
         now = miss(here)
         if not math.isfinite(now):
@@ -416,7 +394,7 @@ def _by_bisection(at: Callable[[float], float], target: float, start: float) -> 
         if high > _MOST:
             best = at(_MOST)
             raise Infeasible(f"a billion clusters do not reach a power of {target:g}; they have {best:.4f}.", max_power=best)
-    while low > 1 and at_or_zero(at, low) >= target:
+    while low > 1e-6 and at_or_zero(at, low) >= target:
         low, high = low / 2, low
     if at_or_zero(at, low) >= target:
         return low
@@ -446,7 +424,9 @@ def _scaled(design: PowerDesign, reference: Precision) -> Callable[[float], floa
     def at(clusters: float) -> float:
         df = reference.df + slope * (clusters - 1000.0) if slope else reference.df
         if df <= 0:
-            raise InputError("no degrees of freedom")
+            if design.distribution[0] != "z":
+                raise InputError("no degrees of freedom")
+            df = math.inf
         if simple:
             return power_of(unit * clusters, df, design, reference.numerator_df)
         return power_from(reference.scaled(clusters / 1000.0, df), design)

@@ -288,7 +288,11 @@ def warnings(result: PowerResult) -> tuple[str, ...]:
     exact = None
     if found.noncentrality is not None and design.distribution != "f":
         exact = power_from(found, design.replace(distribution="f"))
-        if design.distribution != "z-plus-one" and abs(exact - result.power) >= 5e-7:
+        if found.df_rule.startswith("none"):
+            out.append(
+                f"{found.clusters:g} clusters leave no degrees of freedom: no t test exists, and the normal formula does not notice."
+            )
+        elif design.distribution != "z-plus-one" and abs(exact - result.power) >= 5e-7:
             out.append(
                 f'distribution="{design.distribution}" is an approximation: the exact test has power {exact:.4f}, not {result.power:.4f}.'
             )
