@@ -104,8 +104,10 @@ def size_classes(sizes: Array, rows: Array) -> tuple[Array, Array, Array]:
     ends = np.append(first[1:], J)
     M = first.size
     rows = rows[:, order]
-    if M == J:
-        products = (rows[..., :, None] * rows[..., None, :]).reshape(S, M, q * q)
+    if M == J or J * q * q <= 50_000:
+        products = (rows[..., :, None] * rows[..., None, :]).reshape(S, J, q * q)
+        if M < J:
+            products = np.add.reduceat(products, first, axis=1)
     else:
         products = np.empty((S, M, q * q))
         for k in range(M):
@@ -213,6 +215,24 @@ def _evaluate_two(b: Blocks, theta: Array, order: int) -> State:
     return _contract(theta, log_det_v, H, trace, P, trace2, Q, order)
 
 
+def grid_of_two(b: Blocks, outer: Array, inner: Array) -> Array:
+    """Criterion (S, A, B) on the grid of ratios outer (S, A) by inner (S, B); what hangs on the inner ratio alone is done once."""
+    a, starts = b.sizes[:, None, :], b.starts
+    one_plus = 1.0 + inner[..., None] * a  # (S, B, J)
+    d = 1.0 / one_plus
+    alpha = np.add.reduceat(a * d, starts, axis=-1)  # (S, B, K)
+    R = b.rows[:, None]
+    tau = np.add.reduceat((np.sqrt(a) * d)[..., None] * R, starts, axis=-2)  # (S, B, K, q)
+    plain = b.within[:, None] + R.mT @ (d[..., None] * R)  # (S, B, q, q)
+    h = 1.0 / (1.0 + outer[:, :, None, None] * alpha[:, None])  # (S, A, B, K)
+    H = plain[:, None] - (tau.mT[:, None] * (outer[:, :, None, None] * h)[..., None, :]) @ tau[:, None]
+    diagonal = np.diagonal(np.linalg.cholesky(H), axis1=-2, axis2=-1)
+    log_det = np.log(one_plus).sum(axis=-1)[:, None] - np.log(h).sum(axis=-1)
+    N = b.n - b.p if b.reml else b.n
+    value = log_det + 2.0 * N * np.log(diagonal[..., -1])
+    return np.asarray(value + 2.0 * np.log(diagonal[..., :-1]).sum(axis=-1) if b.reml else value)
+
+
 _NONE = np.empty(0)
 
 
@@ -285,6 +305,29 @@ def hessian(state: State, *, n: int, p: int, reml: bool) -> tuple[Array, Array]:
     traces = state.trace - state.p_x if reml else state.trace
     observed = N * (2.0 * (state.q_y - state.pp_y) - state.p_y[..., :, None] * state.p_y[..., None, :]) - expected
     return observed, expected - traces[..., :, None] * traces[..., None, :] / N
+
+
+def scan_of_one(blocks: Blocks, theta: Array) -> tuple[Array, Array]:
+    """Slope in theta and its rounding level (G,) at the ratios theta (G,), for one data set with one grouping factor.
+
+    With the full (X, y) cross-products H, ``tr(H^-1 P)`` is p_x + p_y, and the last row of H^-1 gives r; no factor is needed.
+    """
+    q = blocks.p + 1
+    m, c = blocks.sizes[0], blocks.counts[0]
+    d = 1.0 / (1.0 + theta[:, None] * m)
+    md = m * d
+    G = theta.size
+    sums = np.concatenate([d, md * d]) @ blocks.products[0]
+    inverse = np.linalg.inv(sums[:G].reshape(G, q, q) + blocks.within[0])
+    P = sums[G:].reshape(G, q, q)
+    last = inverse[:, -1]
+    p_y = (last[:, None] @ P @ last[..., None])[:, 0, 0] / last[:, -1]
+    explained = (blocks.n - blocks.p if blocks.reml else blocks.n) * p_y
+    trace = md @ c
+    slope = trace - explained
+    if blocks.reml:
+        slope -= (inverse * P).sum(axis=(1, 2)) - p_y
+    return slope, trace + explained
 
 
 def slope_of_one(blocks: Blocks, theta: float) -> tuple[float, float, float, float]:
@@ -372,3 +415,44 @@ def components(state: State, n: int, *, reml: bool) -> Components:
     # y'P G_k P G_l P y / sigma^2: in whitened coordinates y'Py is 1 and sigma^2 is 1 / N
     observed = 2.0 * (n - p if reml else n) * (Q[:, :, p, p] - Pxy @ Pxy.T) - expected
     return Components(Pxx, Q[:, :, :p, :p], expected, observed)
+
+
+def optimum_of_one(blocks: Blocks, theta: float) -> tuple[float, float, float, float, Array, Components]:
+    """Criterion, slope, its rounding level, y'Py, the whitening root and the components, for one data set with one grouping factor."""
+    n, p = blocks.n, blocks.p
+    q = p + 1
+    m, c = blocks.sizes[0], blocks.counts[0]
+    one_plus = 1.0 + theta * m
+    weights = np.empty((3, m.size))
+    np.divide(1.0, one_plus, out=weights[0])
+    md = m * weights[0]
+    np.multiply(md, weights[0], out=weights[1])
+    np.multiply(md, weights[1], out=weights[2])
+    sums = (weights @ blocks.products[0]).reshape(3, q, q)
+    root, diagonal = _inverse_root(blocks.within[0] + sums[0])
+    P, Q = np.empty((2, q, q)), np.empty((2, 2, q, q))
+    both = root @ sums[1:] @ root.T
+    P[0], Q[0, 0] = both
+    np.multiply(P[0], -theta, out=P[1])
+    P[1].flat[:: q + 1] += 1.0
+    Q[0, 1] = P[0] - theta * Q[0, 0]
+    Q[1, 0] = Q[0, 1].T
+    Q[1, 1] = P[1] - theta * Q[0, 1]
+    cmd = c * md
+    trace, square = float(cmd.sum()), float(cmd @ md)
+    crossed = trace - theta * square
+    twice = np.array([[square, crossed], [crossed, n - theta * trace - theta * crossed]])
+    N = n - p if blocks.reml else n
+    Px, Py, Qx = P[:, :p, :p], P[:, :p, p], Q[:, :, :p, :p]
+    expected = twice
+    if blocks.reml:
+        flat = Px.reshape(2, p * p)
+        expected = twice - 2.0 * Qx.trace(axis1=2, axis2=3) + flat @ flat.T
+    observed = 2.0 * N * (Q[:, :, p, p] - Py @ Py.T) - expected
+    explained = N * float(P[0, p, p])
+    slope = trace - explained
+    value = float(c @ np.log(one_plus)) + 2.0 * N * float(np.log(diagonal[-1]))
+    if blocks.reml:
+        slope -= float(Px[0].trace())
+        value += 2.0 * float(np.log(diagonal[:-1]).sum())
+    return value, slope, trace + explained, float(diagonal[-1] ** 2), root, Components(Px, Qx, expected, observed)

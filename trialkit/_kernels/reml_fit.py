@@ -196,7 +196,7 @@ def _constant(r: Reduced, reml: bool) -> float:
 
 def _fit_all(sets: Sequence[Reduced], method: Method) -> list[MixedFit]:
     reml = _is_reml(method)
-    status = [_status(r) for r in sets]
+    status = [r.status for r in sets]
     fits: list[MixedFit | None] = [None] * len(sets)
     ready = [i for i, word in enumerate(status) if word == "ok"]
     if ready:
@@ -208,13 +208,16 @@ def _fit_all(sets: Sequence[Reduced], method: Method) -> list[MixedFit]:
     return [_least_squares(r, word, method) if done is None else done for r, word, done in zip(sets, status, fits, strict=True)]
 
 
-def _status(r: Reduced) -> str:
-    if r.status != "ok" or r.n_factors == 1:
-        return r.status
-    # two factors: the information about (outer, inner, residual) must have full rank at some, and so at almost every, theta
+def _told_apart(r: Reduced, here: Components | None = None) -> str:
+    """Whether two factors' variances can be told apart: their information has full rank at some, and so at almost every, theta."""
+    if here is not None and _rank_of(here.expected) == "ok":
+        return "ok"
     blocks = criterion.stack([r], reml=True)
     state = criterion.evaluate(blocks, (1.0 / blocks.typical_size())[:, None])
-    information = criterion.components(state, r.n, reml=True).expected
+    return _rank_of(criterion.components(state, r.n, reml=True).expected)
+
+
+def _rank_of(information: Array) -> str:
     scale = np.sqrt(np.maximum(np.diagonal(information), 0.0))
     if np.any(scale <= 1e-9 * scale.max()):
         return "no_between_df"
@@ -224,27 +227,37 @@ def _status(r: Reduced) -> str:
 def _assemble(r: Reduced, blocks: criterion.Blocks, found: Found, row: int, method: Method) -> MixedFit:
     reml = method == "reml"
     if found.unbounded[row]:
-        return _least_squares(r, "zero_residual", method)
+        told = "ok" if r.n_factors == 1 else _told_apart(r)
+        return _least_squares(r, "zero_residual" if told == "ok" else told, method)
     theta = found.theta[row]
-    state = criterion.evaluate(blocks, theta[None, None])
-    slope, noise = criterion.gradient(state, n=r.n, p=r.p, reml=reml)
     boundary = theta <= 0.0
-    relative = np.where(boundary, 0.0, np.abs(slope[0, 0]) / noise[0, 0])
+    if r.n_factors == 1:
+        at, slope_at, noise_at, ypy, root, parts = criterion.optimum_of_one(blocks, float(theta[0]))
+        slope, noise = np.array([slope_at]), np.array([noise_at])
+    else:
+        state = criterion.evaluate(blocks, theta[None, None])
+        slopes, noises = criterion.gradient(state, n=r.n, p=r.p, reml=reml)
+        slope, noise = slopes[0, 0], noises[0, 0]
+        at = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0])
+        ypy, root = float(state.ypy[0, 0]), state.root[0, 0]
+        parts = criterion.components(state, r.n, reml=reml)
+        if (told := _told_apart(r, parts)) != "ok":
+            return _least_squares(r, told, method)
+    relative = float(np.where(boundary, 0.0, np.abs(slope) / noise).max())
     optimum = Optimum(
         iterations=int(found.iterations[row]),
         evaluations=int(found.evaluations[row]) + 1,
         optima=int(found.optima[row]),
-        gradient=slope[0, 0],
-        relative_gradient=float(relative.max()),
-        converged=bool(found.converged[row]) and float(relative.max()) < 1e-6,
+        gradient=slope,
+        relative_gradient=relative,
+        converged=bool(found.converged[row]) and relative < 1e-6,
     )
-    value = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0]) + _constant(r, reml)
-    sigma2 = r.scale**2 * float(state.ypy[0, 0]) / blocks.df
+    value = at + _constant(r, reml)
+    sigma2 = r.scale**2 * ypy / blocks.df
     if sigma2 <= (ROUNDING * r.resolution) ** 2 * r.n / r.sizes.sum():
         return _least_squares(r, "zero_residual", method)
-    parts = criterion.components(state, r.n, reml=reml)
     identified = np.ones(theta.size, dtype=np.bool_)
-    return _record(r, state.root[0, 0], sigma2, theta, -0.5 * value, boundary, identified, "ok", optimum, method, parts)
+    return _record(r, root, sigma2, theta, -0.5 * value, boundary, identified, "ok", optimum, method, parts)
 
 
 def _least_squares(r: Reduced, status: str, method: Method) -> MixedFit:

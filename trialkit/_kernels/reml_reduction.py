@@ -10,6 +10,7 @@ reach a digit of the answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,12 @@ def independent_columns(X: Array, *, tolerance: float = RANK_TOLERANCE) -> IntAr
     if constant is not None:
         X = X - X.mean(axis=0) * (np.arange(X.shape[1]) != constant)
     norms = np.sqrt(np.einsum("ij,ij->j", X, X))
+    if X.shape[0] >= X.shape[1] and norms.all():
+        # a Cholesky pivot is a column's length outside those before it; where all are far from the tolerance, rounding decides nothing
+        scaled = X / norms
+        factor, failed = lapack.dpotrf(scaled.T @ scaled, lower=1, clean=1)
+        if not failed and factor.diagonal().min() > max(1e-3, 10.0 * tolerance):
+            return np.arange(X.shape[1], dtype=np.intp)
     kept: list[int] = []
     basis = np.empty((X.shape[0], min(X.shape)), order="F")
     start = [] if constant is None else [constant]
@@ -184,14 +191,14 @@ def project(X: Array, y: Array, root: Array | None) -> Projected:
     if root is not None:
         outcome = outcome * root
     # sums of squares of very small or very large numbers leave the range of doubles; a power of two costs no digit
-    unit = float(2.0 ** np.clip(np.frexp(np.abs(outcome).max())[1], -1000, 1000))
+    unit = 2.0 ** min(max(math.frexp(float(np.abs(outcome).max()))[1], -1000), 1000)
     outcome = outcome / unit
     gamma = basis.Q.T @ outcome
     residual = outcome - basis.Q @ gamma
     again = basis.Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
     residual -= basis.Q @ again
     gamma += again
-    length = float(np.sqrt(residual @ residual))
+    length = math.sqrt(float(residual @ residual))
     offset = unit * (basis.inverse @ gamma)
     if basis.constant is not None:
         offset[basis.constant] += shift / basis.value
@@ -201,7 +208,7 @@ def project(X: Array, y: Array, root: Array | None) -> Projected:
         status = "saturated"
     elif flat:
         status = "constant_outcome"
-    elif length <= max(1e-11 * float(np.sqrt(outcome @ outcome)), ROUNDING * resolution / unit * float(np.sqrt(n))):
+    elif length <= max(1e-11 * math.sqrt(float(outcome @ outcome)), ROUNDING * resolution / unit * math.sqrt(n)):
         status = "exact_fit"
     elif not RANGE[0] < unit * length < RANGE[1]:
         status = "out_of_range"

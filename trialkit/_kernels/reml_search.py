@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, hessian, slope_of_one
+from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, grid_of_two, hessian, scan_of_one, slope_of_one
 from trialkit._kernels.reml_reduction import Array, IntArray
 
 BoolArray = NDArray[np.bool_]
@@ -41,7 +41,35 @@ class Found:
 
 def search(blocks: Blocks) -> Found:
     """Global optimum of each data set in `blocks`."""
-    return _search_two(blocks) if blocks.n_factors == 2 else _search_one(blocks)
+    if blocks.n_factors == 2:
+        return _search_two(blocks)
+    return _search_alone(blocks) if blocks.n_sets == 1 else _search_one(blocks)
+
+
+def _search_alone(blocks: Blocks) -> Found:
+    """`_search_one` for one data set, without its bookkeeping."""
+    size = float(blocks.typical_size()[0, 0])
+    slope, noise = scan_of_one(blocks, _SCAN / size)
+    unbounded = bool(slope[-1] < -1e-9 * noise[-1])
+    zero = bool(slope[0] >= -4e-15 * noise[0])
+    if zero:
+        slope[0] = abs(slope[0])
+    cells = np.flatnonzero((slope[:-1] < 0.0) & (slope[1:] >= 0.0))
+    theta, converged, steps = 0.0, zero, 0
+    if cells.size:
+        runs = [_newton_single(blocks, size, slope, int(cell)) for cell in cells]
+        steps = sum(run[2] for run in runs)
+        best = min(runs, key=lambda run: run[1])
+        if not zero or best[1] < slope_of_one(blocks, 0.0)[0]:
+            theta, _, _, converged = best
+    return Found(
+        np.array([[theta]]),
+        np.array([steps]),
+        np.array([_SCAN.size + steps]),
+        np.array([cells.size + zero]),
+        np.array([converged and not unbounded]),
+        np.array([unbounded]),
+    )
 
 
 def _search_one(blocks: Blocks) -> Found:
@@ -60,8 +88,7 @@ def _search_one(blocks: Blocks) -> Found:
 
     sets, cells = np.nonzero((slope[:, :-1] < 0.0) & (slope[:, 1:] >= 0.0))
     if sets.size:
-        step_all = _newton_single if sets.size == 1 else _newton_one
-        run = step_all(blocks.take(sets), size[sets], slope[sets], cells)
+        run = _newton_one(blocks.take(sets), size[sets], slope[sets], cells)
         np.add.at(optima, sets, 1)
         np.add.at(iterations, sets, run.steps)
         np.add.at(evaluations, sets, run.steps)
@@ -137,29 +164,40 @@ def _newton_one(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> 
     return _Inside(theta, value, steps, converged)
 
 
-def _newton_single(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> _Inside:
-    """`_newton_one` for one data set, in plain numbers."""
-    scale, cell = float(size[0]), int(cells[0])
+def _newton_single(blocks: Blocks, size: float, slopes: Array, cell: int) -> tuple[float, float, int, bool]:
+    """`_newton_one` for one data set, in plain numbers: ratio, criterion, steps, whether it converged."""
     low, high = float(_AT[cell]), float(_AT[cell + 1])
-    t = float(_start(slopes * (1.0 + _SCAN), np.zeros(1, dtype=np.intp), cells)[0])
+    t = _start_of_one(slopes, cell)
     value, converged, step = float("inf"), False, 0
     while step < _MAX_STEPS and not converged:
         step += 1
-        ratio = math.expm1(t) / scale
+        ratio = math.expm1(t) / size
         value, g, level, h = slope_of_one(blocks, ratio)
         low, high = (t, high) if g < 0.0 else (low, t)
         if abs(g) <= 4e-15 * level:
             converged = True
             break
-        curvature = h * (1.0 / scale + ratio) + g
+        curvature = h * (1.0 / size + ratio) + g
         new = t - g / curvature if curvature > 0.0 else low
         good = low < new < high
         if not good:
             new = 0.5 * (low + high)
         converged = (good and abs(new - t) <= 1e-7 * t) or high - low <= 4e-16 * high
         t = new
-    theta = np.array([math.expm1(t) / scale])
-    return _Inside(theta, np.array([value]), np.array([step], dtype=np.intp), np.array([converged]))
+    return math.expm1(t) / size, value, step, converged
+
+
+def _start_of_one(slopes: Array, cell: int) -> float:
+    """`_start` in plain numbers."""
+    third = cell + 2 if cell + 2 < _AT.size else cell - 1
+    at = (cell, cell + 1, third)
+    a, b, c = (float(_AT[k]) for k in at)
+    fa, fb, fc = (float(slopes[k]) * (1.0 + float(_SCAN[k])) for k in at)
+    secant = (a * fb - b * fa) / (fb - fa)
+    if fc in (fa, fb):
+        return secant
+    guess = (secant * fc - (b * fc - c * fb) / (fc - fb) * fa) / (fc - fa)
+    return guess if a < guess < b else secant
 
 
 def _start(slope: Array, rows: IntArray, cells: IntArray) -> Array:
@@ -176,12 +214,10 @@ def _start(slope: Array, rows: IntArray, cells: IntArray) -> Array:
 
 
 def _search_two(blocks: Blocks) -> Found:
-    n, p, reml = blocks.n, blocks.p, blocks.reml
     S = blocks.n_sets
     size = np.broadcast_to(blocks.typical_size(), (S, 2))
     G = _SCAN_TWO.size
-    points = np.stack(np.meshgrid(_SCAN_TWO, _SCAN_TWO, indexing="ij"), axis=-1).reshape(-1, 2)
-    value = criterion(evaluate(blocks, points / size[:, None, :], order=0), n=n, p=p, reml=reml).reshape(S, G, G)
+    value = grid_of_two(blocks, _SCAN_TWO / size[:, :1], _SCAN_TWO / size[:, 1:])
     padded = np.pad(value, ((0, 0), (1, 1), (1, 1)), constant_values=np.inf)
     lowest = np.ones(value.shape, dtype=np.bool_)
     for i in (0, 1, 2):

@@ -6,6 +6,7 @@ Beside the model: cluster-level and paired analyses, the randomisation test, mar
 from __future__ import annotations
 
 from trialkit.itt.analysis import ITTResults, itt
+from trialkit.itt.by_statsmodels import HandedModel
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
 from trialkit.itt.comparison import MethodComparison, compare_methods
 from trialkit.itt.compliance import ComplierEffect, complier_effect
@@ -28,6 +29,7 @@ __all__ = [
     "EffectSize",
     "EstimandEffects",
     "GeneralisedMixedModel",
+    "HandedModel",
     "ITTResults",
     "Influence",
     "MarginalModel",

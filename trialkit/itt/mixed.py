@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from trialkit._kernels.reml_profile import profile_contrasts_structured
 from trialkit._kernels.structured_fit import StructuredFit
 from trialkit.door import InputError, check_conf_level, few, normalise, printable, unknown_word
 from trialkit.itt import model_frame, random_part
+from trialkit.itt.by_statsmodels import HandedModel, hand_over
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import RandomPart, Variable, parse
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
@@ -457,6 +458,7 @@ class MixedModel(Result):
 # --- fitting ------------------------------------------------------------------------------------------------
 
 
+@overload
 def fit_mixed(
     formula: str,
     frame: Any,
@@ -468,7 +470,39 @@ def fit_mixed(
     method: str = "reml",
     weights: str | None = None,
     conf_level: float = 0.95,
-) -> MixedModel:
+    engine: Literal["trialkit"] = "trialkit",
+) -> MixedModel: ...
+
+
+@overload
+def fit_mixed(
+    formula: str,
+    frame: Any,
+    *,
+    groups: Sequence[str] | str | None = None,
+    slopes: Mapping[str, str | Sequence[str]] | None = None,
+    residual_by: str | None = None,
+    inference: str | None = None,
+    method: str = "reml",
+    weights: str | None = None,
+    conf_level: float = 0.95,
+    engine: Literal["statsmodels"],
+) -> HandedModel: ...
+
+
+def fit_mixed(
+    formula: str,
+    frame: Any,
+    *,
+    groups: Sequence[str] | str | None = None,
+    slopes: Mapping[str, str | Sequence[str]] | None = None,
+    residual_by: str | None = None,
+    inference: str | None = None,
+    method: str = "reml",
+    weights: str | None = None,
+    conf_level: float = 0.95,
+    engine: str = "trialkit",
+) -> MixedModel | HandedModel:
     """Fit a linear mixed model with random intercepts, and slopes if asked, in nested groups.
 
     Parameters
@@ -498,10 +532,13 @@ def fit_mixed(
     weights : str, optional
         Column of positive analysis weights; the residual variance of a row is divided by its weight.
     conf_level : float
+    engine : {"trialkit", "statsmodels"}
+        ``"statsmodels"`` hands the model to statsmodels' ``MixedLM`` (Powell's search), which also takes crossed factors, such as
+        ``(1|site) + (1|rater)``. The result has the same columns and z tests only.
 
     Returns
     -------
-    MixedModel
+    MixedModel, or HandedModel with ``engine="statsmodels"``
 
     Raises
     ------
@@ -542,6 +579,8 @@ def fit_mixed(
         raise InputError(unknown_word(str(method), ("reml", "ml"), what="method"))
     chosen = _inference(inference, how)
     check_conf_level(conf_level)
+    if engine not in ("trialkit", "statsmodels"):
+        raise InputError(unknown_word(str(engine), ("trialkit", "statsmodels"), what="engine"))
     if not isinstance(frame, pd.DataFrame):
         frame = normalise(frame)
     count = len(asked) if asked is not None else len(parsed.groups)
@@ -549,12 +588,18 @@ def fit_mixed(
         raise InputError(
             'no grouping factor is named, so there is no random intercept. Give groups=["site"], or write (1|site) in the formula.'
         )
-    model = model_frame.build(parsed, frame, groups=asked, slopes=_slopes(slopes, asked), weights=weights, strata=residual_by)
+    varying = _slopes(slopes, asked)
+    shown = formula if parsed.groups else f"{formula} + {' + '.join(_bars(asked or (), slopes or {}))}"
+    if engine == "statsmodels":
+        if weights is not None or residual_by is not None or inference not in (None, "normal"):
+            raise InputError('engine="statsmodels" gives z tests of unweighted models: leave out weights=, residual_by= and inference=.')
+        shown = " ".join(shown.split())
+        return hand_over(parsed, frame, groups=asked, slopes=varying, method=how, conf_level=conf_level, shown=shown)
+    model = model_frame.build(parsed, frame, groups=asked, slopes=varying, weights=weights, strata=residual_by)
     if len(model.y) <= len(model.names):
         refuse("saturated", model)
     fitted = random_part.fit(model, how)
     refuse(fitted.status, model)
-    shown = formula if parsed.groups else f"{formula} + {' + '.join(_bars(asked or (), slopes or {}))}"
     if residual_by is not None:
         shown += f", residual variance by {residual_by}"
     return _result(model, fitted, formula=" ".join(shown.split()), inference=chosen, method=how, conf_level=conf_level)
@@ -731,7 +776,7 @@ def _t_table(first: str, labels: Sequence[str], found: _Inference, null: Array, 
     half = t_quantile(found.df, 0.5 + conf_level / 2) * found.std_error
     return pd.DataFrame(
         {
-            first: pd.Series(list(labels), dtype="str"),
+            first: pd.array(list(labels), dtype="str"),
             "estimate": found.estimate,
             "std_error": found.std_error,
             "df": found.df,

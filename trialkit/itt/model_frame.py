@@ -169,6 +169,8 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
     """
     column = find_column(frame, name, why=why)
     kind = column.dtype
+    if isinstance(kind, np.dtype) and kind.kind in "fiu":  # the usual case, without pandas' questions about kinds
+        return _number(np.array(column.array, dtype=np.float64), name, as_factor=as_factor)
     if pd.api.types.is_complex_dtype(kind):
         raise InputError(f"the column {name!r} holds complex numbers, which cannot be analysed. Name a column of real numbers.")
     if not _is_plain(kind):
@@ -180,17 +182,19 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
         return Column(np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(np.intp), ("FALSE", "TRUE"))
     if pd.api.types.is_numeric_dtype(kind):
-        # plain dtypes have no missing marker of their own, and looking for one costs more than the copy
-        plain = isinstance(kind, np.dtype)
-        numbers = np.array(column.array, dtype=np.float64) if plain else column.to_numpy(dtype=np.float64, na_value=np.nan)
-        if np.isinf(numbers).any():
-            row = int(np.flatnonzero(np.isinf(numbers))[0])
-            raise InputError(f"row {row + 2}, column {name!r}: an infinite number cannot be analysed. Correct it or leave it empty.")
-        if not as_factor:
-            return Column(numbers)
-        codes, found = pd.factorize(numbers, sort=True)
-        return Column(codes.astype(np.intp), tuple(cell_text(float(v)) for v in found))
+        return _number(column.to_numpy(dtype=np.float64, na_value=np.nan), name, as_factor=as_factor)
     return _text_factor(column)
+
+
+def _number(numbers: Array, name: str, *, as_factor: bool) -> Column:
+    infinite = np.isinf(numbers)
+    if infinite.any():
+        row = int(np.flatnonzero(infinite)[0])
+        raise InputError(f"row {row + 2}, column {name!r}: an infinite number cannot be analysed. Correct it or leave it empty.")
+    if not as_factor:
+        return Column(numbers)
+    codes, found = pd.factorize(numbers, sort=True)
+    return Column(codes.astype(np.intp), tuple(cell_text(float(v)) for v in found))
 
 
 def _is_plain(kind: Any) -> bool:
@@ -266,8 +270,8 @@ def nest(groups: Sequence[Grouping], *, declared: bool) -> tuple[Grouping, ...]:
             )
         raise InputError(
             f"{inner.name} {printable(label)!r} occurs in more than one {outer.name}, so {inner.name} is not nested in {outer.name}, and "
-            f"crossed groups are not fitted. If the label is used again for another {inner.name}, write "
-            f"(1|{outer.name}/{inner.name}) in the formula."
+            f"crossed groups are not fitted here. If the label is used again for another {inner.name}, write "
+            f"(1|{outer.name}/{inner.name}) in the formula; for factors that do cross, engine='statsmodels' fits them (z tests only)."
         )
     return tuple(ordered)
 
@@ -446,8 +450,8 @@ def build(
         raise InputError(
             f"the formula {printable(formula.text)!r} leaves no fixed effect to estimate. Keep the intercept (1) or add a term."
         )
-    independent = [int(j) for j in reml.independent_columns(x)]
-    dropped = tuple(names[j] for j in range(len(names)) if j not in set(independent))
+    independent = reml.independent_columns(x).tolist()
+    dropped = tuple(names[j] for j in range(len(names)) if j not in independent)
     if dropped:
         x = np.ascontiguousarray(x[:, independent])
     nested = []
@@ -469,7 +473,7 @@ def build(
         weights=None if weighting is None else (weighting if taken is None else weighting[rows]),
         rows=rows,
         n_table=n_table,
-        missing={c: int(m.sum()) for c, m in missing.items()},
+        missing=dict.fromkeys(missing, 0) if taken is None else {c: int(m.sum()) for c, m in missing.items()},
         dropped=dropped,
         constant=constant,
         formula=formula,
