@@ -10,6 +10,7 @@ from trialkit.itt.by_statsmodels import HandedModel
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, paired, site_values, two_stage
 from trialkit.itt.comparison import MethodComparison, compare_methods
 from trialkit.itt.compliance import ComplierEffect, complier_effect
+from trialkit.itt.effect_conversions import convert_effect
 from trialkit.itt.effect_sizes import EffectSize, cohens_d, effect_size, hedges_2007, hedges_g, standard_deviation, two_sample_d
 from trialkit.itt.estimands import EstimandEffects, WeightedEffects, estimand_effects, weighted_effects
 from trialkit.itt.gee import MarginalModel, fit_marginal
@@ -48,6 +49,7 @@ __all__ = [
     "cohens_d",
     "compare_methods",
     "complier_effect",
+    "convert_effect",
     "effect_size",
     "estimand_effects",
     "fit_generalised",

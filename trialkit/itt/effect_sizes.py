@@ -29,7 +29,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from trialkit.door import InputError, nearest_word
+from trialkit.door import InputError, nearest_word, unknown_word
 from trialkit.results import Result
 
 Array = NDArray[np.float64]
@@ -347,6 +347,7 @@ def hedges_g(
     covariance: ArrayLike,
     denominator: ModelDenominator = "model-total",
     conf_level: float = 0.95,
+    interval: str = "t",
 ) -> EffectSize:
     """Small-sample g of a mixed model, with the uncertainty of its variances (Pustejovsky, Hedges & Shadish 2014).
 
@@ -360,6 +361,9 @@ def hedges_g(
         Inverse of their expected REML information.
     denominator : {"model-total", "within", "between"}
     conf_level : float
+    interval : {"t", "noncentral"}
+        ``"t"``: g -+ t_nu SE. ``"noncentral"``: exact for a normal b over the root of an independent chi-square with nu df, as two
+        independent samples have it: kappa times the noncentralities at which b / (kappa sqrt(r'theta)) has its tails. Not shrunk by J.
 
     Notes
     -----
@@ -396,9 +400,15 @@ def hedges_g(
     kappa = std_error / sd
     # the variance of J times a noncentral t (nu, delta / kappa), with g in the place of delta
     se = math.sqrt(j**2 * nu / (nu - 2) * (kappa**2 + g**2) - g**2)
-    half = float(special.stdtrit(nu, 0.5 + conf_level / 2)) * se
+    if interval == "t":
+        half = float(special.stdtrit(nu, 0.5 + conf_level / 2)) * se
+        low, high = g - half, g + half
+    elif interval == "noncentral":
+        low, high = (kappa * limit for limit in _noncentral_t_limits(difference / std_error, nu, conf_level))
+    else:
+        raise InputError(unknown_word(str(interval), ("t", "noncentral"), what="interval"))
     return EffectSize(
-        g, se, nu, g - half, g + half, conf_level, denominator, sd,
+        g, se, nu, low, high, conf_level, denominator, sd,
         (f"Hedges' g: divided by the {WORDS[denominator]}, whose uncertainty is counted.",), "Hedges' g",
     )  # fmt: skip
 
@@ -411,6 +421,7 @@ def effect_size(
     baseline: ArrayLike | None = None,
     variances: Any = None,
     small_sample: bool = False,
+    interval: str = "t",
 ) -> EffectSize:
     """Cohen's d (or g) of one 0/1 coefficient of a fitted mixed model.
 
@@ -428,6 +439,8 @@ def effect_size(
         Another fit whose variances make the denominator: those of an unadjusted model do not shrink with covariates.
     small_sample : bool
         Hedges' g with the variances' uncertainty; only for the model-based denominators.
+    interval : {"t", "noncentral"}
+        Of g: see `hedges_g`.
 
     Raises
     ------
@@ -452,6 +465,7 @@ def effect_size(
             covariance=source.variances_covariance,
             denominator=denominator,  # type: ignore[arg-type]
             conf_level=fit.conf_level,
+            interval=interval,
         )
     site, residual = float(np.sum(source.variances[:-1])), float(source.variances[-1])
     share = {"model-total": site + residual, "within": residual, "between": site}
