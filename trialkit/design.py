@@ -27,6 +27,15 @@ class Block(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, data: Any) -> Any:
+        """TOML's true is not 1."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and "bool" not in str(cls.model_fields[name].annotation):
+                raise ValueError(f"{name} = {str(value).lower()}: a number or text is needed here, not true or false")
+        return data
+
 
 class Trial(Block):
     """What the trial is called."""
@@ -434,6 +443,8 @@ def explain_validation(error: ValidationError, where: str, root: type[BaseModel]
     if problem["type"] == "missing":
         return f"{where}: {path} is required and was not given."
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] in ("tuple_type", "list_type") and isinstance(problem["input"], dict):
+        return f"{where}, {path}: one table stands where a list of tables is needed. Write [[{path}]] above each, in double brackets."
     if problem["type"] == "too_short":
         return f"{where}: {path} is empty. List at least one."
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):

@@ -60,6 +60,14 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("fixed = 2018", "fixed = [", "is not TOML"),
         ('{column = "climate_0"', '{column = "arm2"', "is not a column"),
         ("person_correlation = 0.4", "person_correlation = 0.95", "add up to 1 or more"),
+        ("icc = 0.17", "icc = true", "icc = true: a number or text is needed here"),
+        ('rate = {peer = "251/348"', "rate = {peer = true", "true is not a share"),
+        ("[losses]", "[limits]\npower = {climat = 0.8}\n[losses]", "no outcome 'climat'. Did you mean 'climate'?"),
+        ("[losses]", "[limits]\nsize = [0.06, 0.04]\n[losses]", "the lower limit comes first"),
+        ("[[sites.columns]]", "[sites.columns]", "changed.toml"),
+        ('name = "parent"', 'name = "gender"', "'gender' stands twice"),
+        ('name = "parent"', 'name = "climate_i3"', "people's table: the column 'climate_i3' stands twice"),
+        ('name = "youth_family"', 'name = "status"', "sites' table: the column 'status' stands twice"),
     ],
 )
 def test_a_wrong_scenario_is_refused_by_name(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -76,6 +84,13 @@ def test_the_baseline_survey_cannot_be_driven_by_what_comes_later(tmp_path: Path
     )
     with pytest.raises(DesignError, match="not known when the baseline survey is offered"):
         Scenario.from_toml(path)
+
+
+def test_one_table_for_a_list_and_no_people_at_all() -> None:
+    with pytest.raises(DesignError, match="Write \\[\\[outcomes\\]\\] above each, in double brackets"):
+        Scenario.from_text(SMALL.replace("[[outcomes]]", "[outcomes]"))
+    with pytest.raises(DesignError, match="makes no people"):
+        Scenario.from_text(SMALL.replace("per_site = 10", "per_site = 0.3"))
 
 
 def test_pairs_need_an_allocation() -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 def _rate(value: Any) -> Any:
     """A share may be written as the counts it was published as: "57/91"."""
+    if isinstance(value, bool):
+        raise ValueError(f'{str(value).lower()} is not a share; write 0.63 or "57/91"')
     if isinstance(value, str):
         try:
             return float(Fraction(value))
@@ -132,6 +134,8 @@ class People(Block):
     def _one_size(self) -> People:
         if (self.total is None) == (self.per_site is None):
             raise ValueError(f"role {self.role!r} needs either total or per_site, not both nor neither")
+        if self.per_site is not None and self.cv == 0.0 and max(round(self.per_site), self.minimum) == 0:
+            raise ValueError(f"role {self.role!r}: per_site = {self.per_site:g} makes no people, because every site has that many, rounded")
         return self
 
 
@@ -345,6 +349,14 @@ class Limits(Block):
     failed: Rate = 0.0
     singular: Rate = 1.0
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Limits:
+        for name in ("coverage", "size"):
+            pair = getattr(self, name)
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} = [{pair[0]:g}, {pair[1]:g}]: the lower limit comes first")
+        return self
+
 
 # --- the whole ----------------------------------------------------------------------------------------------
 
@@ -447,8 +459,28 @@ class Scenario(Block):
         self._attendance_fits(roles)
         self._effects_fit(traits)
         self._subclusters_fit()
+        for name in self.limits.power:
+            if name not in planted:
+                raise ValueError(f"limits.power: there is no outcome {name!r}.{_near(name, planted)}")
+        _once(self._people_columns(), "people's table: the column")
+        groups = [self.design.columns.site, "status", self.sites.group_column, *self.sites.groups[0].values]
+        _once([*groups, *(c.name for c in self.sites.columns)], "sites' table: the column")
         self._sizes_fit()
         return self
+
+    def _people_columns(self) -> list[str]:
+        """Every column of the people's table."""
+        c, flow = self.design.columns, self.design.flow
+        out = [c.person, c.site, c.arm, *(x for x in (c.pair, c.subcluster) if x)]
+        out += [self.rater_column] if len(self.people) > 1 or c.rater else []
+        if flow is not None:
+            out += [x for x in (flow.baseline, flow.left, flow.follow_up) if x] + list(flow.sessions)
+        if any(o.effect_of != "assignment" for o in self.outcomes):
+            out += ["sessions_attended", "complied"]
+        out += [t.name for t in self.traits]
+        for o in self.design.outcomes:
+            out += [o.name, *([o.baseline] if o.baseline else []), *o.items]
+        return out
 
     @staticmethod
     def _kind_fits(kind: str, planted: PlantedOutcome) -> None:
@@ -571,7 +603,8 @@ class Scenario(Block):
         try:
             return cls(**data)
         except DesignError as error:
-            raise DesignError(str(error).replace("the scenario", str(path), 1)) from None
+            said = str(error).replace("the scenario", str(path), 1)
+            raise DesignError(said if str(path) in said else f"{path}, {said}") from None
 
     @classmethod
     def from_text(cls, text: str) -> Scenario:
@@ -601,14 +634,15 @@ class Scenario(Block):
         Returns
         -------
         Scenario
-            Sizes and their spread, shares of covariates, means, SDs, ICCs (analysis of variance, none below 0), correlations
-            with the baseline, losses by role; scales from the reference arm where there are arms. Drivers of losses are not
-            learnt. Write it with ``to_toml`` and correct it by hand.
+            Sizes and their spread, shares of covariates and their gaps, means, SDs, ICCs (analysis of variance, or REML where there is a
+            third level; none below 0), correlations with the baseline, losses by role; scales from the reference arm where there are
+            arms. ICCs and correlations of ratings, counts and categories are turned into those of the underlying score that show them.
+            Drivers of losses are not learnt. Write it with ``to_toml`` and correct it by hand.
 
         Raises
         ------
         InputError
-            A column is missing, there is one site, or an outcome has too few values.
+            A column is missing, there is one site, or an outcome has too few values or text.
         """
         from trialkit.simulation.pilot import learn
 
