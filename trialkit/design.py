@@ -16,10 +16,55 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from trialkit.door import DesignError, InputError, nearest_word, sha256_bytes
 
 Rank = Literal["primary", "secondary", "exploratory"]
-OutcomeType = Literal["continuous", "count", "binary", "ordinal"]
+OutcomeType = Literal["continuous", "count", "binary", "ordinal", "bounded", "skewed"]
+Measure = Literal[
+    "standardised-difference",
+    "mean-difference",
+    "risk-difference",
+    "risk-ratio",
+    "odds-ratio",
+    "rate-ratio",
+    "rate-difference",
+    "mean-ratio",
+    "cumulative-odds-ratio",
+]
+Model = Literal["linear-mixed", "marginal", "logistic-mixed", "poisson-mixed", "negative-binomial-mixed", "ordinal-mixed"]
+Correction = Literal["KC", "MD", "FG", "KC-MD", "LZ"]
 CovariateType = Literal["continuous", "binary", "ordinal", "categorical"]
 Inference = Literal["kenward-roger", "satterthwaite"]
-Multiplicity = Literal["none", "bonferroni", "holm", "hommel", "hochberg", "fdr_bh", "fixed-sequence"]
+Multiplicity = Literal["none", "bonferroni", "holm", "hommel", "hochberg", "fdr_bh", "fixed-sequence", "max-t"]
+
+_LINEAR: tuple[Measure, ...] = ("standardised-difference", "mean-difference")
+# what may be asked of each type of outcome; the first is what is done when nothing is said
+MEASURES: dict[str, tuple[Measure, ...]] = {
+    "continuous": _LINEAR,
+    "binary": ("risk-difference", "risk-ratio", "odds-ratio", *_LINEAR),
+    "count": ("rate-ratio", "rate-difference", *_LINEAR),
+    "ordinal": ("cumulative-odds-ratio", *_LINEAR),
+    "bounded": ("mean-difference", "standardised-difference"),
+    "skewed": ("mean-ratio", "mean-difference", "standardised-difference"),
+}
+# which models give a measure, type by type; the first is what is done when nothing is said
+_MODELS: dict[tuple[str, str], tuple[Model, ...]] = {
+    ("continuous", "standardised-difference"): ("linear-mixed", "marginal"),
+    ("continuous", "mean-difference"): ("linear-mixed", "marginal"),
+    ("binary", "risk-difference"): ("marginal",),
+    ("binary", "risk-ratio"): ("marginal",),
+    ("binary", "odds-ratio"): ("marginal", "logistic-mixed"),
+    ("count", "rate-ratio"): ("marginal", "poisson-mixed", "negative-binomial-mixed"),
+    ("count", "rate-difference"): ("marginal",),
+    ("ordinal", "cumulative-odds-ratio"): ("marginal", "ordinal-mixed"),
+    ("bounded", "mean-difference"): ("marginal", "linear-mixed"),
+    ("bounded", "standardised-difference"): ("marginal", "linear-mixed"),
+    ("skewed", "mean-ratio"): ("marginal",),
+    ("skewed", "mean-difference"): ("marginal", "linear-mixed"),
+    ("skewed", "standardised-difference"): ("marginal", "linear-mixed"),
+}
+
+
+def models_of(kind: str, measure: str) -> tuple[Model, ...]:
+    """The models that give a measure of an outcome of this type, the usual one first."""
+    return _MODELS.get((kind, measure), ("linear-mixed",))
 
 
 class Block(BaseModel):
@@ -84,6 +129,13 @@ class Outcome(Block):
 
     `direction` says which way is better; `family` groups outcomes whose p-values are adjusted together
     (default: the rank); `items` lists the columns a scale score is the mean of.
+
+    `type` decides how it is analysed. `measure` is the effect that is reported and `model` what gives it; left out, they follow
+    the type: continuous - Cohen's d by the linear mixed model; binary - risk difference (or ``risk-ratio``, ``odds-ratio``),
+    count - rate ratio, ordinal - cumulative odds ratio (proportional odds), each by a marginal model (GEE); bounded (with `bounds`) -
+    difference in means by a fractional logit; skewed - ratio of means by a log link. ``measure = "standardised-difference"`` analyses
+    any of them on its own scale by the linear mixed model. `levels` lists the values of a binary or ordinal outcome from lowest to
+    highest, when they are not numbers; `exposure` names the column of a count's time at risk.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -98,6 +150,11 @@ class Outcome(Block):
     family: str = ""
     items: tuple[str, ...] = ()
     planted: float | None = None
+    measure: Measure | None = None
+    model: Model | None = None
+    levels: tuple[str, ...] | None = None
+    exposure: str | None = None
+    bounds: tuple[float, float] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -111,6 +168,44 @@ class Outcome(Block):
                 raise ValueError("has_baseline is false, yet a baseline column is named")
             data["family"] = data.get("family") or data.get("rank", "secondary")
         return data
+
+    @model_validator(mode="after")
+    def _measure_fits_type(self) -> Outcome:
+        asked, kind = self.measure, self.type
+        if asked is not None and asked not in MEASURES[kind]:
+            raise ValueError(f"measure = {asked!r} does not suit type = {kind!r}; it takes {', '.join(MEASURES[kind])}")
+        if self.model is not None and self.model not in models_of(kind, self.chosen_measure):
+            fits = ", ".join(models_of(kind, self.chosen_measure))
+            raise ValueError(f"model = {self.model!r} does not give measure = {self.chosen_measure!r} of a {kind} outcome; it takes {fits}")
+        if self.levels is not None:
+            if kind not in ("binary", "ordinal"):
+                raise ValueError(f"levels belong to type = 'binary' or 'ordinal', not to {kind!r}")
+            if len(set(self.levels)) != len(self.levels) or len(self.levels) < 2 or (kind == "binary" and len(self.levels) != 2):
+                raise ValueError(f"levels must be {'two' if kind == 'binary' else 'at least two'} different values, from lowest to highest")
+        if self.exposure is not None and kind != "count":
+            raise ValueError(f"exposure belongs to type = 'count', not to {kind!r}")
+        if self.exposure is not None and self.chosen_model == "linear-mixed":
+            raise ValueError("exposure is for rates, and the linear mixed model has none; leave out measure and model, or exposure")
+        if self.bounds is not None and (kind != "bounded" or not self.bounds[0] < self.bounds[1]):
+            raise ValueError("bounds = [lowest, highest] belong to type = 'bounded', the lowest first")
+        if kind == "bounded" and self.bounds is None:
+            raise ValueError("type = 'bounded' needs bounds = [lowest, highest]")
+        return self
+
+    @property
+    def chosen_measure(self) -> Measure:
+        """The effect that is reported, as declared or as usual for the type."""
+        return self.measure or MEASURES[self.type][0]
+
+    @property
+    def chosen_model(self) -> Model:
+        """The model that gives it."""
+        return self.model or models_of(self.type, self.chosen_measure)[0]
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is analysed by the linear mixed model."""
+        return self.chosen_model == "linear-mixed"
 
 
 class Covariate(Block):
@@ -145,6 +240,8 @@ class Analysis(Block):
 
     `pair_effects`: ``none`` (sites only, as in the supervision trial), ``random`` or ``fixed``.
     `standardise`: the SD that turns the coefficient of arm into d; ``total`` is the SD over both arms.
+    `correction`: of the sandwich of marginal models: Mancl-DeRouen (MD), Kauermann-Carroll (KC), the mean of the two standard errors
+    (KC-MD), Fay-Graubard (FG), or none (LZ).
     """
 
     inference: Inference = "kenward-roger"
@@ -153,6 +250,7 @@ class Analysis(Block):
     conf_level: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     multiplicity: Multiplicity = "holm"
     baseline: bool = True
+    correction: Correction = "MD"
 
 
 class Imputation(Block):
@@ -294,7 +392,7 @@ class TrialDesign(Block):
                 raise ValueError(f"columns: {column!r} is named both as {used[column]} and as {role}")
             used[column] = role
         for outcome in self.outcomes:
-            for column in filter(None, (outcome.name, outcome.baseline)):
+            for column in filter(None, (outcome.name, outcome.baseline, outcome.exposure)):
                 if column in used:
                     raise ValueError(f"outcomes: {column!r} is the {used[column]} column, so it cannot be an outcome")
             if outcome.rater is not None and self.columns.rater is None:
@@ -351,7 +449,12 @@ class TrialDesign(Block):
     @property
     def digest(self) -> str:
         """SHA-256 of the design's canonical JSON. A key that came later is left out at its default, and so moves no earlier digest."""
-        later: Any = None if self.columns.subcluster else {"columns": {"subcluster"}}
+        names = {"measure", "model", "levels", "exposure", "bounds"}
+        later: dict[str, Any] = {"outcomes": {k: {n for n in names if getattr(o, n) is None} for k, o in enumerate(self.outcomes)}}
+        if self.columns.subcluster is None:
+            later["columns"] = {"subcluster"}
+        if self.analysis.correction == Analysis.model_fields["correction"].default:
+            later["analysis"] = {"correction"}
         return sha256_bytes(self.model_dump_json(exclude=later).encode())
 
     def for_rater(self, rater: str | None) -> tuple[Outcome, ...]:

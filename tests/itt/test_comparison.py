@@ -30,8 +30,8 @@ def compared(people, design, plan):
 def test_one_row_a_method(compared, people, design):
     first = compared.frame[compared.frame["outcome"] == "climate"].set_index("analysis")
     assert list(first.index) == [
-        "mixed model", "site means, unadjusted", "site means, adjusted", "site means, adjusted, by people", "pair differences, adjusted",
-        "randomisation test, adjusted",
+        "mixed model", "site means, unadjusted", "site means, unadjusted, by people", "site means, adjusted",
+        "site means, adjusted, by people", "pair differences, unadjusted", "pair differences, adjusted", "randomisation test, adjusted",
     ]  # fmt: skip
     model = tk.itt(people, design).frame.iloc[0]
     assert first.loc["mixed model", "p_value"] == model["p_value"]
@@ -47,6 +47,8 @@ def test_each_is_the_method_by_itself(compared, people):
     pair = peers.drop_duplicates("site").set_index("site").loc[list(adjusted.sites), "pair"].tolist()
     for name, alone in {
         "site means, unadjusted": two_stage(site_values(y, peers["site"], arm)),
+        "site means, unadjusted, by people": two_stage(site_values(y, peers["site"], arm), weights="size"),
+        "pair differences, unadjusted": paired(site_values(y, peers["site"], arm), pair),
         "site means, adjusted": two_stage(adjusted),
         "site means, adjusted, by people": two_stage(adjusted, weights="size"),
         "pair differences, adjusted": paired(adjusted, pair),
@@ -67,7 +69,7 @@ def test_imputed_copies_of_one_table_give_its_estimates(people, design, plan, co
 def test_what_fails_keeps_its_rows_and_says_why(people, design):
     result = compare_methods(people.assign(burnout=1.0), design)
     rows = result.frame[result.frame["outcome"] == "burnout"]
-    assert len(rows) == 5
+    assert len(rows) == 7
     assert rows["p_value"].isna().all()
     assert ("burnout", "mixed model") in result.problems
     assert any("burnout, site means, adjusted: the outcome has one value" in note for note in result.notes)

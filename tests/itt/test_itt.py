@@ -228,7 +228,7 @@ def test_provenance_and_reading(people, design):
     results = tk.itt(people, design)
     assert isinstance(results.provenance, Provenance)
     assert results.provenance.settings["design"] == design.digest
-    assert str(results).startswith("Intention to treat: A small trial\noutcome")
+    assert str(results).startswith("Intention to treat: A small trial\nImputations =      none    Site size        = 4 to 8, mean 7.0\n")
     assert "climate" in results.to_html()
 
 

@@ -128,7 +128,7 @@ def test_standardised_gradient_by_differences():
 
     gradient = np.array([(difference(fit.beta + h) - difference(fit.beta - h)) / 2e-6 for h in 1e-6 * np.eye(len(fit.beta))])
     row = fit.standardised("arm").frame.set_index("measure").loc["risk difference"]
-    assert row["std_error"] == pytest.approx(np.sqrt(gradient @ fit.covariances["KC"] @ gradient), rel=1e-6)
+    assert row["std_error"] == pytest.approx(np.sqrt(gradient @ fit.covariances["MD"] @ gradient), rel=1e-6)
     assert row["df"] == 81.0
 
 

@@ -32,7 +32,11 @@ def test_gee_has_the_numbers_of_fit_marginal() -> None:
     for t, seed in enumerate(checked.trial_seeds):
         people = simulate(SMALL, seed=seed).people.dropna(subset=["mood", "mood_0"])
         people = people.assign(z=people["mood"] / people["mood"].std(ddof=1), treated=(people["arm"] == "intervention").astype(float))
-        row = fit_marginal("z ~ treated + mood_0", people, cluster="site", family="gaussian").frame.set_index("term").loc["treated"]
+        row = (
+            fit_marginal("z ~ treated + mood_0", people, cluster="site", family="gaussian", correction="KC")
+            .frame.set_index("term")
+            .loc["treated"]
+        )
         expected = row[["estimate", "std_error", "df", "conf_low", "conf_high", "p_value"]].to_numpy(float)
         np.testing.assert_allclose(checked.values[t, 0, 0, :6], expected, rtol=1e-8)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit import door
-from trialkit.design import TrialDesign
+from trialkit.design import Outcome, TrialDesign
 from trialkit.door import InputError, cell_text, few, printable
 
 Array = NDArray[np.float64]
@@ -138,6 +138,11 @@ def population(people: pd.DataFrame, design: TrialDesign) -> NDArray[np.bool_]:
     return np.asarray(door.zero_one(people, column, where=WHERE, why="to name the population to impute ([imputation] population)"))
 
 
+def _of_outcome(outcome: Outcome) -> Type:
+    """Bounded and skewed outcomes are drawn from observed values, as counts are: a draw keeps to their bounds and their shape."""
+    return "count" if outcome.type == "bounded" or outcome.type == "skewed" else outcome.type
+
+
 def of_design(
     design: TrialDesign, rater: str | None, *, bounds: Mapping[str, tuple[float, float]], site_level: Sequence[str], items: bool
 ) -> list[Variable]:
@@ -152,14 +157,14 @@ def of_design(
     for o in design.outcomes:
         if o.rater is None or o.rater == rater or design.columns.rater is None:
             before = o.baseline if o.has_baseline else None
-            add(Variable(o.name, o.type, "outcome", partner=before, items=o.items if items else ()))
+            kind = _of_outcome(o)
+            add(Variable(o.name, kind, "outcome", levels=o.levels, partner=before, items=o.items if items else ()))
             if before is not None:
-                add(Variable(before, o.type, "baseline", partner=o.name))
+                add(Variable(before, kind, "baseline", levels=o.levels, partner=o.name))
             for item in o.items if items else ():
                 add(Variable(item, None, "item", partner=before, scale=o.name))
     for v in design.covariates:
-        kind: Type = "nominal" if v.type == "categorical" else v.type
-        add(Variable(v.name, kind, "covariate", levels=v.levels))
+        add(Variable(v.name, "nominal" if v.type == "categorical" else v.type, "covariate", levels=v.levels))
     for name in design.imputation.auxiliary:
         add(Variable(name, None, "auxiliary"))
     return list(out.values())

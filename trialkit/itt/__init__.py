@@ -18,6 +18,7 @@ from trialkit.itt.generalised import GeneralisedMixedModel, fit_generalised
 from trialkit.itt.influence import Influence, leave_one_out
 from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families, gatekeeping, graphical
+from trialkit.itt.ordinal import OrdinalModel, fit_ordinal
 from trialkit.itt.pair_effects import PairEffects, PairFlips, pair_effects
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
@@ -36,6 +37,7 @@ __all__ = [
     "MarginalModel",
     "MethodComparison",
     "MixedModel",
+    "OrdinalModel",
     "PairEffects",
     "PairFlips",
     "RandomisationTest",
@@ -55,6 +57,7 @@ __all__ = [
     "fit_generalised",
     "fit_marginal",
     "fit_mixed",
+    "fit_ordinal",
     "gatekeeping",
     "graphical",
     "hedges_2007",

@@ -1,8 +1,9 @@
-"""`itt`: one model an outcome, over every imputed table, pooled to one row an outcome.
+"""`itt`: one model an outcome, as its type asks for it, over every imputed table, pooled to one row an outcome.
 
 Each completed table is analysed as if it had been observed - the dependent variable standardised in it included - and the m answers are
-pooled by Rubin's rules, with Barnard & Rubin's degrees of freedom built on the mean Kenward-Roger df. Standardising is linear, so the model
-is fitted to the raw outcome and its arm coefficient, standard error and interval are divided by that table's SD: the same numbers.
+pooled by Rubin's rules, with Barnard & Rubin's degrees of freedom built on the mean Kenward-Roger df. Standardising is linear, so the
+model is fitted to the raw outcome and its arm coefficient, standard error and interval are divided by that table's SD: the same numbers.
+Ratios are pooled as logarithms.
 """
 
 from __future__ import annotations
@@ -15,24 +16,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import special
 
-from trialkit._kernels import pooling, reml, small_sample
+from trialkit._kernels import pooling
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, check_conf_level, few, frame_digest, unknown_word
+from trialkit.door import InputError, few, frame_digest, unknown_word
+from trialkit.itt.beside import ALL, RANDOMISATION, Beside, beside, pair_labels, randomised_family
 from trialkit.itt.effect_sizes import WORDS
 from trialkit.itt.multiplicity import adjust_families
-from trialkit.itt.prepared import CONSTANT, SATURATED, Prepared, ScaleBy, prepare
+from trialkit.itt.outcome_models import NAMES, AnalysisPlan, Fits, Fitted, fit_prepared, measure_words, plan_of, pool, pooled_row
+from trialkit.itt.prepared import ScaleBy, prepare
+from trialkit.itt.randomisation import Scheme
 from trialkit.results import Provenance, Result
-
-Array = NDArray[np.float64]
 
 COLUMNS = (
     "outcome", "level", "rank", "estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "p_adjusted", "icc", "fmi",
     "n", "clusters", "m",
 )  # fmt: skip
-_NUMBERS = ("estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "p_adjusted", "icc", "fmi")
+MORE = ("measure", "analysis")
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,16 @@ class ITTResults(Result):
     ----------
     frame : DataFrame
         outcome, level, rank, estimate, std_error, df, statistic, p_value, conf_low, conf_high, p_adjusted, icc, fmi, n, clusters, m. An
-        outcome that could not be analysed has missing numbers here and its reason in `problems`.
+        outcome that could not be analysed has missing numbers here and its reason in `problems`. Where an outcome is not analysed by the
+        linear mixed model, or other analyses were asked for, two columns follow: measure (what `estimate` is) and analysis (what gave
+        it). A ratio stands as a ratio; its `std_error` is that of its logarithm, and `statistic` the logarithm over it.
+    measures : DataFrame
+        outcome, measure, estimate, std_error, df, p_value, conf_low, conf_high: every measure that the outcome's model gives, absolute and
+        relative: risks or rates by arm, their difference and ratios.
     details : DataFrame
-        One row an outcome: label, rater, family, type, formula, denominator, sd, raw_estimate and raw_std_error (unstandardised), people
-        and sites by arm, rows left out as missing, the share of fits with a variance at zero, the range of the complete-data df, variances.
+        One row an outcome: label, rater, family, type, measure, model, formula, denominator, sd, raw_estimate and raw_std_error
+        (unstandardised; of a ratio its logarithm), people and sites by arm, rows left out as missing, the share of fits with a variance at
+        zero, the range of the complete-data df, variances.
     problems : mapping of outcome to reason
     notes : tuple of str
     m : int
@@ -62,6 +68,17 @@ class ITTResults(Result):
     conf_level: float
     provenance: Provenance = field(repr=False)
     title: str = "Intention to treat"
+    measures: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """What stands above the table: imputations, people, sites and their sizes, missing information, df, the m to aim at."""
+        return header(self.frame, self.details, self.m)
+
+    def to_text(self) -> str:
+        """Plain text: the header, then the table."""
+        title, _, rest = self.table().to_text().partition("\n")
+        return "\n".join([title, *self.header, "", rest])
 
 
 def itt(
@@ -71,12 +88,20 @@ def itt(
     inference: str | None = None,
     conf_level: float | None = None,
     sd: ScaleBy = "each-set",
+    analyses: str | Sequence[str] = "model",
+    plan: Scheme | None = None,
+    draws: int = 10_000,
+    seed: int | None = None,
 ) -> ITTResults:
-    """Analyse every outcome of a trial as randomised.
+    """Analyse every outcome of a trial as randomised, as its declared type asks for.
 
-    Each outcome is regressed on arm, its own baseline and the design's covariates, with a random intercept for site (and pair effects none,
-    random or fixed as declared), by REML with Kenward-Roger inference; the arm's coefficient is divided by the declared SD (by default that
-    of the outcome over both arms, so it is Cohen's d), intervention minus reference, whichever direction is better.
+    A continuous outcome is regressed on arm, its own baseline and the design's covariates, with a random intercept for site (and pair
+    effects none, random or fixed as declared), by REML with Kenward-Roger inference; the arm's coefficient is divided by the declared SD
+    (by default that of the outcome over both arms, so it is Cohen's d), intervention minus reference, whichever direction is better.
+    Binary, count, bounded and skewed outcomes have a marginal model (GEE, the design's corrected sandwich), ordinal ones proportional
+    odds; ``measure`` and ``model`` in the design choose among risk difference, risk ratio, odds ratio, rate ratio and so on, and
+    random-intercept models by adaptive quadrature. Any outcome with ``measure = "standardised-difference"`` is analysed by the linear
+    mixed model.
 
     Parameters
     ----------
@@ -91,6 +116,14 @@ def itt(
     sd : {"each-set", "all-sets"}
         With imputations: divide by each completed table's own SD before pooling (the analysis of a complete table, repeated), or by one SD,
         the root of the tables' mean variance.
+    analyses : "model", "all", or list of str
+        The other analyses to set beside the model, a row each below it: see `trialkit.itt.beside.ALL`. ``"all"`` is every one that the
+        data and the plan allow: two-stage analyses of site means, unadjusted and adjusted, weighted and not; pairs, when the table has
+        them; the randomisation test, when the plan is given.
+    plan : Scheme, optional
+        The allocation plan: for the randomisation test, and needed when the design's multiplicity is ``"max-t"``.
+    draws, seed : int
+        For randomisation, when the plan has too many assignments to go through all.
 
     Returns
     -------
@@ -100,7 +133,8 @@ def itt(
     ------
     InputError
         A column is missing; a person is in two sites or stands twice; a site is in two arms or pairs; a site or arm is blank; an arm is not
-        the design's; imputed tables do not hold the same people.
+        the design's; imputed tables do not hold the same people; a value does not suit the declared type; an analysis is unknown or needs a
+        plan that was not given.
 
     Notes
     -----
@@ -126,188 +160,181 @@ def itt(
     >>> results.frame[["outcome", "n", "clusters", "m"]].to_dict("records")
     [{'outcome': 'recovery', 'n': 60, 'clusters': 12, 'm': 1}]
     """
-    plan = plan_of(design, inference, conf_level)
-    tables, _, outcomes = prepare(data, design, denominator=plan.denominator, scale=sd)
-    done = [fit_prepared(one, plan) for one in outcomes]
-    return _assemble(done, data, tables, design, plan, sd)
-
-
-# --- what was asked -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AnalysisPlan:
-    """How every outcome is analysed."""
-
-    inference: str
-    conf_level: float
-    denominator: str
-
-
-def plan_of(design: TrialDesign, inference: str | None, conf_level: float | None) -> AnalysisPlan:
-    """The design's choices, or the caller's."""
-    if not isinstance(design, TrialDesign):
+    chosen = plan_of(design, inference, conf_level)
+    which = _which(analyses, plan)
+    if design.analysis.multiplicity == "max-t" and plan is None:
         raise InputError(
-            f"itt needs a TrialDesign as its second argument, not {type(design).__name__}. Read one: TrialDesign.from_toml(path)."
+            'the design declares multiplicity = "max-t", which adjusts by the randomisation itself: give the allocation plan, plan=.'
         )
-    chosen = design.analysis.inference if inference is None else inference
-    if chosen not in ("kenward-roger", "satterthwaite"):
-        raise InputError(unknown_word(str(chosen), ("kenward-roger", "satterthwaite"), what="inference"))
-    level = design.analysis.conf_level if conf_level is None else conf_level
-    check_conf_level(level)
-    return AnalysisPlan(chosen, level, design.analysis.standardise)
+    if which or design.analysis.multiplicity == "max-t":
+        data = data if isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas") or hasattr(data, "base") else list(data)
+    tables, people, outcomes = prepare(data, design, denominator=chosen.denominator, scale=sd)
+    done = [fit_prepared(one, chosen) for one in outcomes]
+    sites = outcomes
+    if (which or design.analysis.multiplicity == "max-t") and design.analysis.pair_effects != "none":
+        # pairs belong to the comparison of arms (stage 2), so fixed pair effects are not covariates of stage 1
+        alone = design.model_copy(update={"analysis": design.analysis.model_copy(update={"pair_effects": "none"})})
+        _, people, sites = prepare(data, alone, denominator=chosen.denominator, scale=sd)
+    families = [o.family for o in design.outcomes]
+    by_plan = None
+    if design.analysis.multiplicity == "max-t" and plan is not None:
+        by_plan = randomised_family(sites, families, people, plan, denominator=chosen.denominator, draws=draws, seed=seed)
+    others: list[Beside] = []
+    if which:
+        pairs = pair_labels(tables[0], design, people)
+        options: dict[str, Any] = {"denominator": chosen.denominator, "draws": draws, "seed": seed, "conf_level": chosen.conf_level}
+        others = [beside(one, people, pairs, plan, which, **options) for one in sites]
+    return _assemble(done, others, by_plan, data, tables, design, chosen, sd)
 
 
-# --- one outcome --------------------------------------------------------------------------------------------
+def _which(analyses: str | Sequence[str], plan: Scheme | None) -> tuple[str, ...]:
+    """The analyses beside the model."""
+    if analyses == "model":
+        return ()
+    if analyses == "all":
+        return ALL
+    if isinstance(analyses, str):
+        raise InputError(unknown_word(analyses, ("model", "all"), what="analyses") + " Or give a list of names.")
+    for name in analyses:
+        if name not in ALL:
+            raise InputError(unknown_word(str(name), ALL, what="analysis"))
+    if RANDOMISATION in analyses and plan is None:
+        raise InputError("the randomisation test permutes the arms as they were allocated: give the allocation plan, plan=.")
+    return tuple(analyses)
 
 
-_WHY = {
-    "saturated": SATURATED,
-    "constant_outcome": CONSTANT,
-    "exact_fit": "the arm and the covariates reproduce the outcome exactly",
-    "out_of_range": "the outcome's numbers are too small or too large for their variances to be computed; change its unit",
-    "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
-    "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
-    "no_within_df": "the covariates use up every difference within sites",
-    "confounded": "the variances of pairs, sites, subclusters and people cannot be told apart",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Fits:
-    """The m fits of one outcome; arrays (m,)."""
-
-    estimate: Array  # raw arm coefficient
-    std_error: Array
-    df: Array
-    sd: Array
-    icc: Array
-    site_variance: Array
-    pair_variance: Array  # NaN without a random pair
-    subcluster_variance: Array  # NaN without a third level
-    residual_variance: Array
-    singular: NDArray[np.bool_]
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """An outcome with its fits, or the reason why there are none."""
-
-    prepared: Prepared
-    fits: _Fits | None
-    reason: str
-
-
-def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
-    """Fit the model of one outcome to each of its tables."""
-    if one.reason:
-        return Fitted(one, None, one.reason)
-    if sum(one.sites) < 3:
-        reason = f"there are {one.sites[0]} and {one.sites[1]} sites in the two arms, so nothing tells the arm from the site"
-        return Fitted(one, None, reason)
-    fitted = _fit_all(one.matrices, one.responses, one.groups)
-    bad = next((f.status for f in fitted if f.status not in ("ok", "singletons")), "")
-    if bad:
-        return Fitted(one, None, _WHY.get(bad, bad))
-    return Fitted(one, _infer(fitted, one.sd, plan, pair=one.pair is not None, third=one.subcluster is not None), "")
-
-
-def _fit_all(matrices: Sequence[Array], responses: Sequence[Array], groups: Sequence[NDArray[np.intp]]) -> list[Any]:
-    if len({x.shape[1] for x in matrices}) == 1:
-        return reml.fit_sets(list(zip(matrices, responses, strict=True)), groups)
-    # a category that is empty in some completed tables leaves their models one column shorter
-    return [reml.fit(x, y, groups) for x, y in zip(matrices, responses, strict=True)]
-
-
-def _infer(fitted: Sequence[Any], sd: Array, plan: AnalysisPlan, *, pair: bool, third: bool) -> _Fits:
-    rule = small_sample.kenward_roger if plan.inference == "kenward-roger" else small_sample.satterthwaite
-    m = len(fitted)
-    estimate, std_error, df = np.empty(m), np.empty(m), np.empty(m)
-    for k, fit in enumerate(fitted):
-        contrast = np.zeros((1, fit.p))
-        contrast[0, 1] = 1.0
-        found = rule(fit, contrast)
-        estimate[k], std_error[k], df[k] = found.estimate[0], found.std_error[0], found.df[0]
-    variances = np.array([np.where(f.identified, f.variances, np.nan) for f in fitted])
-    residual = np.array([f.sigma2 for f in fitted])
-    # variances stand outermost first; two people of a site share its variance and its pair's, not their subclusters'
-    inner = variances[:, -1] if third else np.zeros(m)
-    between = variances[:, :-1].sum(axis=1) if third else variances.sum(axis=1)
-    return _Fits(
-        estimate=estimate,
-        std_error=std_error,
-        df=df,
-        sd=sd,
-        icc=between / (between + inner + residual),
-        site_variance=variances[:, 0] if third else variances[:, -1],
-        pair_variance=variances[:, 0] if pair else np.full(m, np.nan),
-        subcluster_variance=inner if third else np.full(m, np.nan),
-        residual_variance=residual,
-        singular=np.array([bool((f.boundary & f.identified).any()) for f in fitted]),
-        status=fitted[0].status,
-    )
-
-
-# --- one table of results -----------------------------------------------------------------------------------
-
-
-def pooled_row(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
-    """The pooled, standardised effect of one outcome; every number missing when it could not be fitted."""
-    f = done.fits
-    m = 0 if f is None else len(f.estimate)
-    row: dict[str, Any] = dict.fromkeys(_NUMBERS, math.nan)
-    if f is None:
-        return row
-    d, se = f.estimate / f.sd, f.std_error / f.sd
-    if m == 1:
-        t = d[0] / se[0]
-        half = float(special.stdtrit(f.df[0], 0.5 + plan.conf_level / 2)) * se[0]
-        row |= {
-            "estimate": d[0], "std_error": se[0], "df": f.df[0], "statistic": t, "p_value": float(2 * special.stdtr(f.df[0], -abs(t))),
-            "conf_low": d[0] - half, "conf_high": d[0] + half,
-        }  # fmt: skip
-    else:
-        pooled = pooling.pool_scalar(d, se**2, f.df, conf_level=plan.conf_level)
-        row |= {
-            name: float(getattr(pooled, name))
-            for name in ("estimate", "std_error", "df", "statistic", "p_value", "conf_low", "conf_high", "fmi")
-        }
-    row["icc"] = float(f.icc.mean())
-    return row
+# --- one table of results -------------------------------------------------------------------------------------
 
 
 def _assemble(
-    done: Sequence[Fitted], data: Any, tables: Sequence[pd.DataFrame], design: TrialDesign, plan: AnalysisPlan, sd: str
+    done: Sequence[Fitted],
+    others: Sequence[Beside],
+    by_plan: Any,
+    data: Any,
+    tables: Sequence[pd.DataFrame],
+    design: TrialDesign,
+    plan: AnalysisPlan,
+    sd: str,
 ) -> ITTResults:
     m = len(tables)
-    rows = [pooled_row(one, plan) for one in done]
-    p = np.array([row["p_value"] for row in rows])
-    adjusted = adjust_families(p, [one.prepared.outcome.family for one in done], design.analysis.multiplicity, on_missing="as_p1")
-    table = []
-    for one, row, p_adjusted in zip(done, rows, adjusted, strict=True):
+    families = [one.prepared.outcome.family for one in done]
+    stacks: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for k, one in enumerate(done):
         o = one.prepared.outcome
-        table.append(
-            {
-                "outcome": o.name, "level": o.level, "rank": o.rank, **row, "p_adjusted": float(p_adjusted),
-                "n": one.prepared.n, "clusters": sum(one.prepared.sites), "m": m,
-            }
-        )  # fmt: skip
-    frame = pd.DataFrame(table, columns=list(COLUMNS)).astype({"outcome": "str", "level": "str", "rank": "str"})
+        model: dict[str, Any] = {
+            **pooled_row(one, plan), "measure": measure_words(o, plan.denominator), "analysis": NAMES[o.chosen_model],
+            "n": one.prepared.n, "clusters": sum(one.prepared.sites),
+        }  # fmt: skip
+        stacks.setdefault("", []).append((k, model))
+        for row in others[k].rows if others else ():
+            stacks.setdefault(str(row["analysis"]), []).append((k, row))
+    # each analysis is adjusted by itself, so that the columns of the table stay comparable
+    method = design.analysis.multiplicity
+    for name, rows in stacks.items():
+        if method == "max-t":
+            adjusted = by_plan if not name else np.full(len(rows), np.nan)
+        else:
+            p = np.array([row["p_value"] for _, row in rows])
+            adjusted = adjust_families(p, [families[k] for k, _ in rows], method, on_missing="as_p1")
+        for (_, row), value in zip(rows, adjusted, strict=True):
+            row["p_adjusted"] = float(value)
+    everything = [(k, place, row) for place, rows in enumerate(stacks.values()) for k, row in rows]
+    table = []
+    for k, _, row in sorted(everything, key=lambda e: e[:2]):
+        o = done[k].prepared.outcome
+        table.append({"outcome": o.name, "level": o.level, "rank": o.rank, **row, "m": m})
+    plain = not others and all(one.prepared.outcome.linear for one in done)
+    columns = [*COLUMNS, *(() if plain else MORE)]
+    frame = pd.DataFrame(table, columns=columns).astype(
+        dict.fromkeys([c for c in ("outcome", "level", "rank", *MORE) if c in columns], "str")
+    )
     problems = {one.prepared.outcome.name: one.reason for one in done if one.reason}
+    aside = {
+        f"{one.prepared.outcome.name}, {name}": reason
+        for one, found in zip(done, others or [Beside(())] * len(done), strict=True)
+        for name, reason in found.problems.items()
+    }
     settings = {"design": design.digest, "inference": plan.inference, "conf_level": plan.conf_level, "sd": sd, "m": m}
     earlier = getattr(data, "provenance", None)
     inputs = dict(earlier.inputs) if isinstance(earlier, Provenance) else ({"people": frame_digest(tables[0])} if m == 1 else {})
+    notes = _notes(done, data, design, plan, m)
+    if others:
+        notes.append(
+            "Beside each model: site means weigh sites equally (cluster-average effect) unless 'by people' is said (participant-average "
+            "effect). p_adjusted is adjusted for each analysis by itself."
+        )
+        notes += [f"{what}: {reason}." for what, reason in aside.items()]
     return ITTResults(
         frame=frame,
         details=pd.DataFrame([_detail(one, plan) for one in done]),
-        problems=MappingProxyType(problems),
-        notes=tuple(_notes(done, data, design, plan, m)),
+        problems=MappingProxyType({**problems, **aside}),
+        notes=tuple(notes),
         m=m,
         conf_level=plan.conf_level,
         provenance=Provenance.now(seed=getattr(earlier, "seed", None), inputs=inputs, settings=settings),
         title=f"Intention to treat: {design.trial.title}",
+        measures=_measures(done, design, plan),
     )
+
+
+def _measures(done: Sequence[Fitted], design: TrialDesign, plan: AnalysisPlan) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    arms = {"arm 0": design.arms.reference, "arm 1": design.arms.intervention}
+    names = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
+    for one in done:
+        f, name = one.fits, one.prepared.outcome.name
+        if f is None:
+            continue
+        first = pool(f.estimate / f.sd, f.std_error / f.sd, f.df, plan.conf_level, ratio=f.ratio)
+        rows.append({"outcome": name, "measure": f.measure, **{k: first[k] for k in names}})
+        for e in f.effects:
+            found = pool(e.estimate, e.std_error, f.df, plan.conf_level, ratio=e.ratio)
+            words = e.measure
+            for key, arm in arms.items():
+                words = words.replace(key, arm)
+            row = {k: found[k] for k in names}
+            rows.append({"outcome": name, "measure": words, **row, **({} if e.tested else {"p_value": math.nan})})
+    frame = pd.DataFrame(rows, columns=["outcome", "measure", *names])
+    return frame.astype({"outcome": "str", "measure": "str"})
+
+
+def header(frame: pd.DataFrame, details: pd.DataFrame, m: int) -> tuple[str, ...]:
+    """Lines above the table, as Stata heads its own."""
+    ready = details[details["problem"] == ""]
+    left: list[tuple[str, str]] = [("Imputations", f"{m:,}" if m > 1 else "none"), ("Outcomes", f"{len(details):,}")]
+    if len(ready) < len(details):
+        left[-1] = ("Outcomes analysed", f"{len(ready):,} of {len(details):,}")
+    right: list[tuple[str, str]] = []
+    if len(ready):
+        people = ready["n_reference"] + ready["n_intervention"]
+        sites = ready["clusters_reference"] + ready["clusters_intervention"]
+        left += [("People", _span(people)), ("Sites", _span(sites))]
+        right += [
+            ("Site size", f"{ready['smallest_cluster'].min():,} to {ready['largest_cluster'].max():,}, mean {(people / sites).mean():.1f}"),
+            ("Complete-data df", _span_of(ready["df_low"].min(), ready["df_high"].max())),
+        ]
+        fmi = frame["fmi"].max()
+        if m > 1 and np.isfinite(fmi):
+            right += [
+                ("Largest FMI", f"{fmi:.3f}"),
+                ("Imputations to aim at", f"{int(pooling.imputations_needed(fmi, m).m_recommended):,} (von Hippel 2020)"),
+            ]
+    wide, tall = max((len(k) for k, _ in left), default=0), max((len(v) for _, v in left), default=0)
+    narrow = max((len(k) for k, _ in right), default=0)
+    lines = []
+    for k in range(max(len(left), len(right))):
+        text = f"{left[k][0]:<{wide}} = {left[k][1]:>{tall}}" if k < len(left) else " " * (wide + 3 + tall)
+        lines.append(f"{text}    {right[k][0]:<{narrow}} = {right[k][1]}" if k < len(right) else text)
+    return tuple(line.rstrip() for line in lines)
+
+
+def _span(values: Any) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _span_of(low: float, high: float) -> str:
+    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
 
 
 def _detail(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
@@ -326,10 +353,12 @@ def _detail(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
         "rater": o.rater or "",
         "family": o.family,
         "type": o.type,
+        "measure": measure_words(o, plan.denominator),
+        "model": NAMES[o.chosen_model],
         "direction": o.direction,
         "formula": one.formula,
-        "inference": plan.inference,
-        "denominator": plan.denominator,
+        "inference": plan.inference if o.linear else f"t, {plan.correction}" if o.chosen_model == "marginal" else "t",
+        "denominator": plan.denominator if o.chosen_measure == "standardised-difference" else "none",
         "sd": nan if f is None else float(f.sd.mean()),
         "raw_estimate": raw,
         "raw_std_error": raw_se,
@@ -368,23 +397,38 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
         notes.append(str(said))
     elif design.imputation.population != "randomised":
         notes.append(f"Population: rows with {design.imputation.population} = 1.")
-    what = (
-        "the raw difference" if plan.denominator == "none" else f"Cohen's d: the arm coefficient divided by the {WORDS[plan.denominator]}"
-    )
-    notes.append(f"estimate is {what}, {design.arms.intervention} minus {design.arms.reference}.")
-    notes += weighting_note(design)
     if m > 1 and design.columns.subcluster is not None:
         notes.append(
             f"Imputation by `impute` has a random intercept for {design.columns.site} and none for {design.columns.subcluster}: imputed "
             f"values of one {design.columns.subcluster} are as alike as those of two."
         )
-    if fitted:
-        low, high = min(one.fits.df.min() for one in fitted), max(one.fits.df.max() for one in fitted)  # type: ignore[union-attr]
-        notes.append(
-            f"Each outcome on arm{', its own baseline' if design.analysis.baseline else ''}"
-            f"{' and ' + few([v.name for v in design.covariates], 12) if design.covariates else ''}, with "
-            f"{_pair_words(design)}; REML, {plan.inference} df {low:.1f} to {high:.1f}."
+    linear = [one for one in fitted if one.prepared.outcome.linear]
+    others = [one for one in fitted if not one.prepared.outcome.linear]
+    sign = f"{design.arms.intervention} minus {design.arms.reference}"
+    if linear or not others:
+        what = (
+            "the raw difference"
+            if plan.denominator == "none"
+            else f"Cohen's d: the arm coefficient divided by the {WORDS[plan.denominator]}"
         )
+        notes.append(f"estimate is {what}, {sign}.")
+    if others:
+        listed = [f"{one.prepared.outcome.name} ({measure_words(one.prepared.outcome, plan.denominator)})" for one in others]
+        notes.append(
+            f"{'By their type' if linear else 'estimate is'}: {few(listed, 24)}; differences are {sign}, ratios "
+            f"{design.arms.intervention} over {design.arms.reference}, with std_error on the log scale. "
+            "results.measures has every absolute and relative measure."
+        )
+    notes += weighting_note(design)
+    terms = (
+        f"arm{', its own baseline' if design.analysis.baseline else ''}"
+        f"{' and ' + few([v.name for v in design.covariates], 12) if design.covariates else ''}"
+    )
+    if linear:
+        low, high = _df_range(linear)
+        who = "Each outcome" if not others else "Outcomes analysed by the linear mixed model"
+        notes.append(f"{who} on {terms}, with {_pair_words(design)}; REML, {plan.inference} df {low:.1f} to {high:.1f}.")
+    notes += _marginal_notes(others, design, plan, terms)
     notes += _families_note(done, design)
     singular = [f"{one.prepared.outcome.name} ({_of(one.fits, m)})" for one in fitted if one.fits is not None and one.fits.singular.any()]
     if singular:
@@ -396,13 +440,41 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     notes += [
         f"Covariate columns left out as constant or combinations of others ({name}, ...): {few(list(c))}." for c, name in dropped.items()
     ]
-    odd = [f"{one.prepared.outcome.name} ({one.prepared.outcome.type})" for one in fitted if one.prepared.outcome.type != "continuous"]
+    odd = [f"{one.prepared.outcome.name} ({one.prepared.outcome.type})" for one in linear if one.prepared.outcome.type != "continuous"]
     if odd:
         notes.append(
-            f"Analysed on their own scale by the linear model, as in the trial: {few(odd, 12)}. For risks, odds and rate ratios see "
-            "trialkit.itt.fit_marginal and fit_generalised."
+            f"Declared to be analysed on their own scale by the linear mixed model: {few(odd, 12)}. Leave measure out of the design for "
+            "risks, odds or rates."
         )
+    notes += [note for one in others if one.fits is not None for note in one.fits.notes]
     notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
+    return notes
+
+
+def _df_range(done: Sequence[Fitted]) -> tuple[float, float]:
+    fits = [one.fits for one in done if one.fits is not None]
+    return min(f.df.min() for f in fits), max(f.df.max() for f in fits)
+
+
+def _marginal_notes(others: Sequence[Fitted], design: TrialDesign, plan: AnalysisPlan, terms: str) -> list[str]:
+    """What the models that are not linear are, and whom their numbers compare."""
+    notes = []
+    marginal = [one for one in others if one.prepared.outcome.chosen_model == "marginal"]
+    if marginal:
+        low, high = _df_range(marginal)
+        notes.append(
+            f"Marginal models on {terms}: estimating equations with people of one {design.columns.site} correlated (ordinal outcomes: "
+            f"independent), {plan.correction} sandwich, t with sites minus site-level coefficients df ({low:.0f} to {high:.0f}); risks, "
+            "rates and means are standardised over the people analysed. They compare populations."
+        )
+    specific = [one.prepared.outcome.name for one in others if one.prepared.outcome.chosen_model != "marginal"]
+    if specific:
+        notes.append(
+            f"Random {design.columns.site} intercept by 15-node adaptive quadrature, t with sites minus site-level coefficients df: "
+            f"{few(specific, 12)}. They compare people of one site: an odds ratio then lies further from 1 than in the population."
+        )
+    if others and design.analysis.pair_effects == "random":
+        notes.append("Models that are not linear have no random pair effect; their standard errors are, if anything, too large.")
     return notes
 
 
@@ -417,7 +489,7 @@ def weighting_note(design: TrialDesign) -> list[str]:
     ]
 
 
-def _of(fits: _Fits | None, m: int) -> str:
+def _of(fits: Fits | None, m: int) -> str:
     count = 0 if fits is None else int(fits.singular.sum())
     return "the fit" if m == 1 else f"{count} of {m} fits"
 
@@ -437,9 +509,10 @@ def _families_note(done: Sequence[Fitted], design: TrialDesign) -> list[str]:
     method = design.analysis.multiplicity
     if method == "none":
         return ["p_adjusted equals p_value: no adjustment for several outcomes was declared."]
+    how = "Westfall and Young's max-T, by the allocation plan on adjusted site means," if method == "max-t" else method
     families: dict[str, int] = {}
     for one in done:
         families[one.prepared.outcome.family] = families.get(one.prepared.outcome.family, 0) + 1
     words = ", ".join(f"{name} ({count})" for name, count in families.items())
     missing = " An outcome that could not be analysed counts as p = 1." if any(one.reason for one in done) else ""
-    return [f"p_adjusted: {method} inside each family: {words}.{missing}"]
+    return [f"p_adjusted: {how} inside each family: {words}.{missing}"]

@@ -7,14 +7,15 @@ estimates with divisors n and the number of pairs, as geepack has them. The sand
 * KC: (I - H_j)^{-1/2}, the principal root (Kauermann & Carroll 2001);
 * MD: (I - H_j)^{-1} (Mancl & DeRouen 2001);
 * FG: diagonal in the score, (1 - min(0.75, Q_jj))^{-1/2} (Fay & Graubard 2001);
+* KC-MD: the mean of the KC and the MD standard error (Ford & Westgate 2017);
 
-with ``H_j = D_j M D_j' V_j^-1``, and t tests have (clusters - coefficients) df.
+with ``H_j = D_j M D_j' V_j^-1``, and t tests have (clusters - coefficients) df, or (clusters - coefficients of the clusters).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,13 +27,16 @@ from scipy import optimize, special
 
 from trialkit.door import InputError, normalise, unknown_word
 from trialkit.itt import model_frame
+from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import parse
 from trialkit.itt.mixed import t_quantile, two_sided_p
-from trialkit.itt.model_frame import ModelFrame
+from trialkit.itt.model_frame import INTERCEPT, ModelFrame
 from trialkit.results import Result, Table
 
 Array = NDArray[np.float64]
 CORRECTIONS = ("LZ", "KC", "MD", "FG")
+CHOICES = (*CORRECTIONS, "KC-MD")
+DF = ("clusters-coefficients", "between-within")
 CORRELATIONS = ("independence", "exchangeable")
 _FG_BOUND = 0.75
 _DECIDED = 1e-9  # a leverage this near to 1 is 1
@@ -55,6 +59,7 @@ FAMILIES = {
         "binomial", special.expit, lambda m: m * (1 - m), lambda m: m * (1 - m), lambda y: np.asarray(special.logit((y + 0.5) / 2))
     ),
     "poisson": Family("poisson", np.exp, lambda m: m, lambda m: m, lambda y: np.log(y + 0.1)),
+    "gamma": Family("gamma", np.exp, lambda m: m, lambda m: m * m, lambda y: np.log(y + 0.01 * max(float(y.mean()), 1e-300))),
 }
 
 
@@ -70,7 +75,9 @@ class MarginalModel(Result):
     phi : float
         Dispersion.
     covariances : mapping of correction to array (p, p)
-        LZ, KC, MD, FG, all from the one fit; `correction` says which one `frame` uses.
+        LZ, KC, MD, FG, all from the one fit; `correction` says which one `frame` uses (KC-MD averages two standard errors).
+    df_rule : str
+        How the degrees of freedom are counted.
     iterations : int
     """
 
@@ -85,18 +92,30 @@ class MarginalModel(Result):
     correction: str
     conf_level: float
     iterations: int
+    df_rule: str = DF[0]
+    offset: Array | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """One line above the table."""
-        return f"{self.formula}: GEE, {self.family}, {self.correlation}, {self.correction} sandwich, t with clusters - coefficients df"
+        rule = {DF[0]: "clusters - coefficients", DF[1]: "between-within"}[self.df_rule]
+        return f"{self.formula}: GEE, {self.family}, {self.correlation}, {self.correction} sandwich, t with {rule} df"
 
     @property
     def cov(self) -> pd.DataFrame:
-        """Covariance in force, labelled."""
+        """Covariance in force, labelled; for KC-MD that of Mancl and DeRouen."""
         names = list(self.model.names)
-        return pd.DataFrame(self.covariances[self.correction], index=names, columns=names)
+        return pd.DataFrame(self.covariances["MD" if self.correction == "KC-MD" else self.correction], index=names, columns=names)
+
+    @property
+    def df(self) -> Array:
+        """Degrees of freedom of each coefficient (p,)."""
+        x = self.model.x
+        if self.df_rule == DF[0]:
+            return np.full(len(self.beta), float(self.clusters - len(self.beta)))
+        intercept = self.model.names.index(INTERCEPT) if INTERCEPT in self.model.names else None
+        return counted_df(x, [self.model.groups[0].codes], intercept=intercept, contain_intercept=True)
 
     @property
     def clusters(self) -> int:
@@ -106,8 +125,8 @@ class MarginalModel(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """term, estimate, std_error, df, statistic, p_value, conf_low, conf_high (log odds, log rates or differences)."""
-        std_error = np.sqrt(np.diagonal(self.covariances[self.correction]))
-        df = np.full(len(self.beta), float(self.clusters - len(self.beta)))
+        std_error = std_errors(np.eye(len(self.beta)), self.covariances, self.correction)
+        df = self.df
         statistic = self.beta / std_error
         half = t_quantile(df, 0.5 + self.conf_level / 2) * std_error
         return pd.DataFrame(
@@ -154,48 +173,30 @@ class MarginalModel(Result):
             raise InputError(
                 f"{term!r} is part of an interaction, so setting it alone would not move the others. Fit without the interaction."
             )
-        family = FAMILIES[self.family]
-        means, slopes = [], []
-        for value in (0.0, 1.0):
-            moved = x.copy()
-            moved[:, k] = value
-            mean = family.mean(moved @ self.beta)
-            means.append(float(mean.mean()))
-            slopes.append((family.slope(mean)[:, None] * moved).mean(axis=0))
-        (m0, m1), (g0, g1) = means, slopes
-        word = {"binomial": "risk", "poisson": "mean count"}.get(self.family, "mean")
-        rows = [
-            (f"{word}, {term} = 0", m0, g0, False),
-            (f"{word}, {term} = 1", m1, g1, False),
-            (f"{word} difference", m1 - m0, g1 - g0, False),
-        ]
-        if self.family != "gaussian":
-            rows.append(("risk ratio" if self.family == "binomial" else "rate ratio", math.log(m1 / m0), g1 / m1 - g0 / m0, True))
-        if self.family == "binomial":
-            odds = special.logit(m1) - special.logit(m0)
-            rows.append(("odds ratio (marginal)", float(odds), g1 / (m1 * (1 - m1)) - g0 / (m0 * (1 - m0)), True))
-        cov = self.covariances[self.correction]
-        df = float(self.clusters - len(self.beta))
+        found = standardise(self.model.x, self.beta, k, FAMILIES[self.family], self.offset)
+        df = float(self.df[k])
         quantile = float(t_quantile(df, 0.5 + self.conf_level / 2))
         table = []
-        for measure, value, gradient, ratio in rows:
-            se = math.sqrt(float(gradient @ cov @ gradient))
-            low, high = value - quantile * se, value + quantile * se
+        for one in found:
+            se = float(std_errors(one.gradient[None], self.covariances, self.correction)[0])
+            low, high = one.value - quantile * se, one.value + quantile * se
             # a risk or a mean is not tested against zero
-            p = math.nan if "=" in measure else float(two_sided_p(value / se, df))
-            out = (math.exp(value), se, math.exp(low), math.exp(high)) if ratio else (value, se, low, high)
+            p = math.nan if one.level else float(two_sided_p(one.value / se, df))
+            shown = (math.exp(v) for v in (one.value, low, high)) if one.ratio else (one.value, low, high)
+            estimate, conf_low, conf_high = shown
+            name = f"{one.measure}, {term} = {one.level[-1]}" if one.level else one.measure
             table.append(
                 {
-                    "measure": measure,
-                    "estimate": out[0],
-                    "std_error": out[1],
+                    "measure": name,
+                    "estimate": estimate,
+                    "std_error": se,
                     "df": df,
                     "p_value": p,
-                    "conf_low": out[2],
-                    "conf_high": out[3],
+                    "conf_low": conf_low,
+                    "conf_high": conf_high,
                 }
             )
-        return Table(pd.DataFrame(table), f"Standardised over {len(x)} people", ("Ratios: std_error is that of the logarithm.",))
+        return Table(pd.DataFrame(table), f"Standardised over {len(self.model.x)} people", ("Ratios: std_error is that of the logarithm.",))
 
 
 def fit_marginal(
@@ -205,7 +206,9 @@ def fit_marginal(
     cluster: str,
     family: str = "binomial",
     correlation: str = "exchangeable",
-    correction: str = "KC",
+    correction: str = "MD",
+    df: str = "clusters-coefficients",
+    exposure: str | None = None,
     conf_level: float = 0.95,
 ) -> MarginalModel:
     """Fit a marginal model to people in clusters.
@@ -217,11 +220,17 @@ def fit_marginal(
     frame : DataFrame
     cluster : str
         Column of independent clusters.
-    family : {"binomial", "poisson", "gaussian"}
-        With the logit, log and identity link.
+    family : {"binomial", "poisson", "gaussian", "gamma"}
+        With the logit, log, identity and log link. ``"binomial"`` takes shares between 0 and 1 too (a fractional logit).
     correlation : {"exchangeable", "independence"}
         Independence with equal weights estimates the participant-average effect whatever the cluster sizes mean.
-    correction : {"KC", "MD", "FG", "LZ"}
+    correction : {"MD", "KC", "KC-MD", "FG", "LZ"}
+        Mancl-DeRouen by default: it keeps the level with few sites of any sizes, where Kauermann-Carroll's does not.
+    df : {"clusters-coefficients", "between-within"}
+        Clusters minus all coefficients, or minus those that do not vary inside clusters: the second does not charge a covariate of people
+        to the clusters.
+    exposure : str, optional
+        Column of positive times at risk, for counts.
     conf_level : float
 
     Raises
@@ -242,7 +251,8 @@ def fit_marginal(
     for word, options, what in (
         (family, tuple(FAMILIES), "family"),
         (correlation, CORRELATIONS, "correlation"),
-        (correction, CORRECTIONS, "correction"),
+        (correction, CHOICES, "correction"),
+        (df, DF, "df"),
     ):
         if word not in options:
             raise InputError(unknown_word(str(word), options, what=what))
@@ -251,17 +261,21 @@ def fit_marginal(
     parsed = parse(formula)
     if parsed.groups:
         raise InputError("a marginal model has no random part; name the clusters by cluster= instead of (1|...).")
-    model = model_frame.build(parsed, frame if isinstance(frame, pd.DataFrame) else normalise(frame), groups=[cluster])
+    model = model_frame.build(parsed, frame if isinstance(frame, pd.DataFrame) else normalise(frame), groups=[cluster], weights=exposure)
     clusters, p = len(model.groups[0].labels), model.x.shape[1]
-    if clusters <= p:
-        raise InputError(f"{clusters} clusters and {p} coefficients leave no degrees of freedom. Fit fewer terms.")
+    if df == DF[0] and clusters <= p:
+        raise InputError(f"{clusters} clusters and {p} coefficients leave no degrees of freedom. Fit fewer terms, or df='between-within'.")
     _suits(model, family)
-    fitted = solve(model.x, model.y, model.groups[0].codes, FAMILIES[family], exchangeable=correlation == "exchangeable")
+    if exposure is not None and family != "poisson":
+        raise InputError(f"exposure is for counts (family='poisson'), not for {family!r}.")
+    offset = None if model.weights is None else np.log(model.weights)
+    codes = model.groups[0].codes
+    fitted = solve(model.x, model.y, codes, FAMILIES[family], exchangeable=correlation == "exchangeable", offset=offset)
     return MarginalModel(
         beta=fitted.beta,
         alpha=fitted.alpha,
         phi=fitted.phi,
-        covariances=corrected(model.x, model.y, fitted, FAMILIES[family]),
+        covariances=corrected(model.x, model.y, fitted, FAMILIES[family], offset=offset),
         model=model,
         formula=" ".join(formula.split()),
         family=family,
@@ -269,6 +283,8 @@ def fit_marginal(
         correction=correction,
         conf_level=conf_level,
         iterations=fitted.iterations,
+        df_rule=df,
+        offset=offset,
         notes=(*model.notes(), *_correlation_note(fitted)),
     )
 
@@ -285,8 +301,11 @@ def _correlation_note(fitted: Solved) -> tuple[str, ...]:
 
 def _suits(model: ModelFrame, family: str) -> None:
     y = model.y
-    if family == "binomial" and not np.isin(y, (0.0, 1.0)).all():
-        raise InputError(f"the outcome {model.response!r} must be 0 or 1 for a binomial model; it holds {y[~np.isin(y, (0.0, 1.0))][0]:g}.")
+    if family == "binomial" and ((y < 0) | (y > 1)).any():
+        wrong = y[(y < 0) | (y > 1)][0]
+        raise InputError(f"the outcome {model.response!r} must be 0 or 1 (or a share between) for a binomial model; it holds {wrong:g}.")
+    if family == "gamma" and (y < 0).any():
+        raise InputError(f"the outcome {model.response!r} must not be negative for a log link; it holds {y[y < 0][0]:g}.")
     if family == "poisson" and ((y < 0) | (y != np.rint(y))).any():
         raise InputError(f"the outcome {model.response!r} must be counts (0, 1, 2, ...) for a Poisson model.")
     if np.ptp(y) == 0:
@@ -305,7 +324,9 @@ class Solved:
     impossible: float = math.nan  # an estimate of alpha that led nowhere (below what the largest cluster can have); 0 stands in its place
 
 
-def solve(x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchangeable: bool, steps: int = 100) -> Solved:
+def solve(
+    x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchangeable: bool, steps: int = 100, offset: Array | None = None
+) -> Solved:
     """Fisher scoring for beta with phi and alpha updated by moments at every step.
 
     Parameters
@@ -318,9 +339,11 @@ def solve(x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchan
     exchangeable : bool
     steps : int
         At most so many.
+    offset : array (n,), optional
+        Added to the linear predictor.
     """
-    data = _Equations.of(x, y, codes, family)
-    beta: Array = np.asarray(np.linalg.lstsq(x, family.start(y), rcond=None)[0], dtype=np.float64)
+    data = _Equations.of(x, y, codes, family, np.zeros(len(y)) if offset is None else offset)
+    beta = data.start()
     alpha = 0.0
     for step in range(1, steps + 1):
         now = data.at(beta)
@@ -339,10 +362,10 @@ def solve(x: Array, y: Array, codes: NDArray[np.intp], family: Family, *, exchan
             return Solved(beta, alpha, now.phi, data.clusters, step)
     if exchangeable:
         return _by_root(data, steps)
-    raise InputError(_UNSETTLED.format(steps))
+    raise InputError(UNSETTLED.format(steps))
 
 
-_UNSETTLED = (
+UNSETTLED = (
     "the estimating equations do not settle in {} steps: usually an arm or a category in which all outcomes are alike "
     "(separation). Cross-tabulate the outcome by the model's factors, and leave out or merge the empty ones."
 )
@@ -351,7 +374,7 @@ _UNSETTLED = (
 def _by_root(data: _Equations, steps: int) -> Solved:
     """Where taking turns does not settle: alpha as the root of (moment at beta(alpha)) - alpha, with beta(alpha) by Newton's method."""
     count = 0
-    last: Array = np.asarray(np.linalg.lstsq(data.x, data.family.start(data.y), rcond=None)[0], dtype=np.float64)
+    last = data.start()
 
     def beta_at(alpha: float) -> tuple[Array, _At]:
         nonlocal count, last
@@ -366,7 +389,7 @@ def _by_root(data: _Equations, steps: int) -> Solved:
             if data.small(move, now):
                 last = beta
                 return beta, now
-        raise InputError(_UNSETTLED.format(steps))
+        raise InputError(UNSETTLED.format(steps))
 
     def gap(alpha: float) -> float:
         return beta_at(alpha)[1].alpha - alpha
@@ -404,16 +427,21 @@ class _Equations:
     y: Array
     codes: NDArray[np.intp]
     family: Family
+    offset: Array
     counts: NDArray[np.intp]
     clusters: list[NDArray[np.intp]]
     pairs: float
 
     @classmethod
-    def of(cls, x: Array, y: Array, codes: NDArray[np.intp], family: Family) -> _Equations:
+    def of(cls, x: Array, y: Array, codes: NDArray[np.intp], family: Family, offset: Array) -> _Equations:
         counts = np.bincount(codes)
         order = np.argsort(codes, kind="stable")
         clusters = [rows for rows in np.split(order, np.cumsum(counts)[:-1]) if len(rows)]
-        return cls(x, y, codes, family, counts, clusters, float((counts * (counts - 1) / 2).sum()))
+        return cls(x, y, codes, family, offset, counts, clusters, float((counts * (counts - 1) / 2).sum()))
+
+    def start(self) -> Array:
+        """Least squares on a rough linear predictor (p,)."""
+        return np.asarray(np.linalg.lstsq(self.x, self.family.start(self.y) - self.offset, rcond=None)[0], dtype=np.float64)
 
     @property
     def lowest(self) -> float:
@@ -425,9 +453,9 @@ class _Equations:
 
     def at(self, beta: Array) -> _At | None:
         """None when the means have run to the edge."""
-        eta = self.x @ beta
-        mean = self.family.mean(eta)
+        eta = self.offset + self.x @ beta
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            mean = self.family.mean(eta)
             root = np.sqrt(self.family.variance(mean))
             r = (self.y - mean) / root
             d = self.family.slope(mean) / root
@@ -455,23 +483,25 @@ class _Equations:
         return bool(np.abs(self.x @ move).max() <= 1e-12 * max(1.0, now.largest))
 
 
-def corrected(x: Array, y: Array, fitted: Solved, family: Family) -> dict[str, Array]:
+def corrected(x: Array, y: Array, fitted: Solved, family: Family, *, offset: Array | None = None) -> dict[str, Array]:
     """Sandwich covariances (p, p) by each correction; cluster matrices are at most the size of the largest cluster."""
-    mean = family.mean(x @ fitted.beta)
+    mean = family.mean(x @ fitted.beta + (0.0 if offset is None else offset))
     root = np.sqrt(family.variance(mean))
     D = x * (family.slope(mean) / root)[:, None]  # in units of the standard deviation
     e = (y - mean) / root
-    p = x.shape[1]
     parts = []
-    H = np.zeros((p, p))
     for rows in fitted.clusters:
         R = np.full((len(rows), len(rows)), fitted.alpha)
         np.fill_diagonal(R, 1.0)
         L = np.linalg.cholesky(fitted.phi * R)
-        d, r = np.linalg.solve(L, D[rows]), np.linalg.solve(L, e[rows])  # whitened: V_j is the identity
-        parts.append((d, r))
-        H += d.T @ d
-    M = np.linalg.inv(H)
+        parts.append((np.linalg.solve(L, D[rows]), np.linalg.solve(L, e[rows])))  # whitened: V_j is the identity
+    return sandwiches(parts)
+
+
+def sandwiches(parts: Sequence[tuple[Array, Array]]) -> dict[str, Array]:
+    """Sandwich covariances by each correction from the whitened derivatives (n_j, p) and residuals (n_j,) of every cluster."""
+    p = parts[0][0].shape[1]
+    M = np.linalg.inv(sum(d.T @ d for d, _ in parts))
     meats = {name: np.zeros((p, p)) for name in CORRECTIONS}
     for d, r in parts:
         S = d @ M @ d.T
@@ -489,3 +519,59 @@ def corrected(x: Array, y: Array, fitted: Solved, family: Family) -> dict[str, A
         for name, score in scores.items():
             meats[name] += np.outer(score, score)
     return {name: M @ meat @ M for name, meat in meats.items()}
+
+
+def std_errors(contrasts: Array, covariances: Mapping[str, Array], correction: str) -> Array:
+    """Standard errors (k,) of contrasts (k, p) of the coefficients, by a correction."""
+    if correction == "KC-MD":
+        return np.asarray((std_errors(contrasts, covariances, "KC") + std_errors(contrasts, covariances, "MD")) / 2)
+    return np.asarray(np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", contrasts, covariances[correction], contrasts), 0.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Standardised:
+    """One marginal measure: its value and its gradient in the coefficients (p,), on the log scale where it is a ratio."""
+
+    measure: str
+    value: float
+    gradient: Array
+    ratio: bool = False
+    level: str = ""  # which arm, for a mean that is not a comparison
+
+
+def standardise(x: Array, beta: Array, k: int, family: Family, offset: Array | None = None) -> list[Standardised]:
+    """Means with everybody in the one arm and in the other (g-computation), and how they differ.
+
+    Parameters
+    ----------
+    x : array (n, p)
+    beta : array (p,)
+    k : int
+        The arm's 0/1 column.
+    family : Family
+    offset : array (n,), optional
+        Log exposures: then means are rates, for one unit of exposure, people counting by theirs.
+    """
+    weight = np.ones(len(x)) if offset is None else np.exp(offset)
+    weight = weight / weight.sum()
+    means, slopes = [], []
+    for value in (0.0, 1.0):
+        moved = x.copy()
+        moved[:, k] = value
+        mean = family.mean(moved @ beta)
+        means.append(float(weight @ mean))
+        slopes.append((weight * family.slope(mean)) @ moved)
+    (m0, m1), (g0, g1) = means, slopes
+    word = {"binomial": "risk", "poisson": "mean count" if offset is None else "rate"}.get(family.name, "mean")
+    out = [
+        Standardised(word, m0, g0, level="arm 0"),
+        Standardised(word, m1, g1, level="arm 1"),
+        Standardised(f"{word} difference", m1 - m0, g1 - g0),
+    ]
+    if family.name != "gaussian":
+        name = {"binomial": "risk ratio", "poisson": "rate ratio"}.get(family.name, "ratio of means")
+        out.append(Standardised(name, math.log(m1 / m0), g1 / m1 - g0 / m0, ratio=True))
+    if family.name == "binomial":
+        odds = float(special.logit(m1) - special.logit(m0))
+        out.append(Standardised("odds ratio (marginal)", odds, g1 / (m1 * (1 - m1)) - g0 / (m0 * (1 - m0)), ratio=True))
+    return out

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import optimize, special
 
+from trialkit._kernels import agq
 from trialkit.door import InputError, normalise, unknown_word
 from trialkit.itt import model_frame
 from trialkit.itt.denominator_df import counted_df
@@ -29,30 +29,13 @@ from trialkit.results import Result
 
 Array = NDArray[np.float64]
 
-# outcome, linear predictor, log size -> log density, its first and its second derivative in the linear predictor
-Density = Callable[[Array, Array, float], tuple[Array, Array, Array]]
-
-
-def _binomial(y: Array, eta: Array, _: float) -> tuple[Array, Array, Array]:
-    p = special.expit(eta)
-    return y * eta - np.logaddexp(0.0, eta), y - p, -p * (1 - p)
-
-
-def _poisson(y: Array, eta: Array, _: float) -> tuple[Array, Array, Array]:
-    mean = np.exp(np.minimum(eta, 700.0))
-    return y * eta - mean - special.gammaln(y + 1), y - mean, -mean
-
-
-def _negative_binomial(y: Array, eta: Array, log_size: float) -> tuple[Array, Array, Array]:
-    size = math.exp(log_size)
-    mean = np.exp(np.minimum(eta, 700.0))
-    share = mean / (mean + size)
-    value = special.gammaln(y + size) - special.gammaln(size) - special.gammaln(y + 1)
-    value = value + size * np.log1p(-share) + y * np.log(share)
-    return value, y - (y + size) * share, -(y + size) * share * (1 - share)
-
-
-DENSITIES: dict[str, Density] = {"binomial": _binomial, "poisson": _poisson, "negative-binomial": _negative_binomial}
+DENSITIES: dict[str, Callable[[Array], agq.Density]] = {
+    "binomial": agq.Binomial, "poisson": agq.Poisson, "negative-binomial": agq.NegativeBinomial,
+}  # fmt: skip
+SEPARATED = (
+    "the likelihood has no maximum: an arm or a category has outcomes that are all alike (separation). Cross-tabulate the outcome "
+    "by the model's factors, and leave out or merge the empty ones."
+)
 INFERENCE = ("between-within", "normal")
 
 
@@ -137,6 +120,7 @@ def fit_generalised(
     family: str = "binomial",
     nodes: int = 15,
     inference: str = "between-within",
+    exposure: str | None = None,
     conf_level: float = 0.95,
 ) -> GeneralisedMixedModel:
     """Fit a generalised linear mixed model with one random intercept by maximum likelihood.
@@ -152,6 +136,8 @@ def fit_generalised(
         Quadrature nodes, 1 (Laplace) to 100.
     inference : {"between-within", "normal"}
         Degrees of freedom of the t tests: by counting (the arm gets sites minus site-level coefficients), or infinite.
+    exposure : str, optional
+        Column of positive times at risk, for counts: coefficients are then of log rates.
     conf_level : float
 
     Raises
@@ -180,11 +166,14 @@ def fit_generalised(
     if parsed.sloped:
         raise InputError("one random intercept is fitted, and no slope: write (1|site) in the formula.")
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
-    model = model_frame.build(parsed, table, groups=None if group is None else [group])
+    model = model_frame.build(parsed, table, groups=None if group is None else [group], weights=exposure)
     _suits(model, family)
-    fitted = maximise(model.x, model.y, model.groups[0].codes, family, nodes=nodes)
+    if exposure is not None and family == "binomial":
+        raise InputError("exposure is for counts; a binary outcome has none.")
+    offset = None if model.weights is None else np.log(model.weights)
+    fitted = maximise(model.x, model.y, model.groups[0].codes, family, nodes=nodes, offset=offset)
     notes = list(model.notes())
-    if fitted.sd < 1e-4:
+    if fitted.boundary:
         notes.append(f"The standard deviation of {model.groups[0].name} is estimated at zero (boundary).")
     return GeneralisedMixedModel(
         beta=fitted.beta,
@@ -221,9 +210,10 @@ class Maximum:
     size: float
     log_likelihood: float
     vcov: Array  # (p, p)
+    boundary: bool
 
 
-def maximise(x: Array, y: Array, codes: NDArray[np.intp], family: str, *, nodes: int) -> Maximum:
+def maximise(x: Array, y: Array, codes: NDArray[np.intp], family: str, *, nodes: int, offset: Array | None = None) -> Maximum:
     """Maximum of the marginal likelihood in (beta, sd, log size), found on scaled columns.
 
     Parameters
@@ -233,126 +223,45 @@ def maximise(x: Array, y: Array, codes: NDArray[np.intp], family: str, *, nodes:
     codes : array (n,)
     family : str
     nodes : int
+    offset : array (n,), optional
+        Added to the linear predictor: the log of the exposure.
+
+    Raises
+    ------
+    InputError
+        There is no maximum.
     """
-    p = x.shape[1]
+    order = np.argsort(codes, kind="stable")
+    codes = np.unique(codes[order], return_inverse=True)[1].astype(np.intp)
     # orthonormal columns: all directions of beta have the same curvature to first order
-    basis, triangle = np.linalg.qr(x)
+    basis, triangle = np.linalg.qr(x[order])
     basis, triangle = basis * math.sqrt(len(y)), triangle / math.sqrt(len(y))
-    likelihood = _Likelihood(basis, y, codes, DENSITIES[family], nodes)
-    extra = 1 if family == "negative-binomial" else 0
-    start = np.concatenate([_start(basis, y, family), [0.5], [1.0] * extra])
+    shift = np.zeros(len(y)) if offset is None else offset[order]
+    density = DENSITIES[family](y[order])
+    extra = np.array([1.0] if family == "negative-binomial" else [])
+    try:
+        start = without_groups(basis, density, shift, extra)
+        found = agq.maximise(basis, codes, density, nodes=nodes, start=start, extra=extra, offset=shift)
+    except (agq.Separation, np.linalg.LinAlgError):
+        raise InputError(SEPARATED) from None
+    p, back = x.shape[1], np.linalg.inv(triangle)
+    size = math.exp(found.extra[0]) if len(extra) else math.inf
+    return Maximum(back @ found.beta, found.sd, size, found.log_likelihood, back @ found.vcov[:p, :p] @ back.T, found.boundary)
 
-    def objective(parameters: Array) -> float:
-        value = -likelihood(parameters)
-        return value if math.isfinite(value) else 1e10
 
-    found = optimize.minimize(
-        objective, start, jac=lambda q: _gradient(objective, q), method="BFGS", options={"gtol": 1e-6, "maxiter": 500}
-    )
-    parameters = found.x
-    # the average weight mean (1 - mean) along the flattest direction: nothing but separation makes it vanish
-    flattest = float(np.linalg.eigvalsh(_hessian(objective, parameters)[:p, :p])[0]) / len(y)
-    if flattest < 1e-4 or np.abs(basis @ parameters[:p]).max() > 30:
-        raise InputError(
-            "the likelihood has no maximum: an arm or a category has outcomes that are all alike (separation). Cross-tabulate the outcome "
-            "by the model's factors, and leave out or merge the empty ones."
-        )
-    # Newton steps on the numerical derivatives take the last digits; a zero sd is left where symmetry puts it
-    for _ in range(3):
-        hessian = _hessian(objective, parameters)
-        if abs(parameters[p]) < 1e-3 or np.linalg.eigvalsh(hessian)[0] <= 0:
+def without_groups(x: Array, density: agq.Density, offset: Array, extra: Array) -> Array:
+    """Coefficients (p,) of the model without random intercepts, by Newton's method: where the search begins."""
+    beta = np.zeros(x.shape[1])
+    value = -math.inf
+    for _ in range(30):
+        at = density(offset + x @ beta, extra)
+        step = np.linalg.solve((x * -at.d2[:, None]).T @ x, x.T @ at.d1)
+        share = 1.0
+        while share > 1e-3 and not float(density(offset + x @ (beta + share * step), extra).value.sum()) >= value:
+            share /= 2
+        beta = beta + share * step
+        reached = float(density(offset + x @ beta, extra).value.sum())
+        if abs(reached - value) < 1e-8 * (1 + abs(reached)) or np.abs(x @ beta).max() > 30:
             break
-        step = np.linalg.solve(hessian, _gradient(objective, parameters, 1e-5))
-        if objective(parameters - step) > objective(parameters) + 1e-9:
-            break
-        parameters = parameters - step
-    hessian = _hessian(objective, parameters)
-    if abs(parameters[p]) < 1e-3:  # at the boundary the sd carries no first-order information
-        keep = [k for k in range(len(parameters)) if k != p]
-        covariance = np.linalg.inv(hessian[np.ix_(keep, keep)])[:p, :p]
-    else:
-        covariance = np.linalg.inv(hessian)[:p, :p]
-    back = np.linalg.inv(triangle)
-    return Maximum(
-        beta=back @ parameters[:p],
-        sd=abs(float(parameters[p])),
-        size=math.exp(parameters[p + 1]) if extra else math.inf,
-        log_likelihood=-objective(parameters),
-        vcov=back @ covariance @ back.T,
-    )
-
-
-class _Likelihood:
-    """Marginal log-likelihood of (beta, sd, log size)."""
-
-    def __init__(self, x: Array, y: Array, codes: NDArray[np.intp], density: Density, nodes: int) -> None:
-        self.x, self.y, self.density = x, y, density
-        self.codes = codes
-        self.J = int(codes.max()) + 1
-        self.points, weights = special.roots_hermite(nodes)
-        self.log_weights = np.log(weights) + self.points**2
-        self.mode = np.zeros(self.J)
-
-    def _sum(self, values: Array) -> Array:
-        return np.asarray(np.bincount(self.codes, weights=values, minlength=self.J), dtype=np.float64)
-
-    def __call__(self, parameters: Array) -> float:
-        p = self.x.shape[1]
-        eta = self.x @ parameters[:p]
-        sd = float(parameters[p])
-        log_size = float(parameters[p + 1]) if len(parameters) > p + 1 else 0.0
-        u = np.zeros(self.J)
-        curvature = np.ones(self.J)
-        for _ in range(100):
-            _, first, second = self.density(self.y, eta + sd * u[self.codes], log_size)
-            curvature = 1 - sd**2 * self._sum(second)
-            move = (sd * self._sum(first) - u) / curvature
-            u = u + np.clip(move, -3, 3)
-            if np.abs(move).max() < 1e-12:
-                break
-        _, _, second = self.density(self.y, eta + sd * u[self.codes], log_size)
-        curvature = 1 - sd**2 * self._sum(second)
-        width = math.sqrt(2) / np.sqrt(curvature)
-        logs = np.empty((len(self.points), self.J))
-        for k, point in enumerate(self.points):
-            at = u + width * point
-            value, _, _ = self.density(self.y, eta + sd * at[self.codes], log_size)
-            logs[k] = self._sum(value) - at**2 / 2 + self.log_weights[k]
-        return float((special.logsumexp(logs, axis=0) + np.log(width) - 0.5 * math.log(2 * math.pi)).sum())
-
-
-def _start(x: Array, y: Array, family: str) -> Array:
-    """Least squares on a rough linear predictor."""
-    rough = special.logit((y + 0.5) / 2) if family == "binomial" else np.log(y + 0.5)
-    return np.asarray(np.linalg.lstsq(x, rough, rcond=None)[0])
-
-
-def _gradient(function: Callable[[Array], float], at: Array, step: float = 1e-5) -> Array:
-    """Central differences of fourth order."""
-    out = np.empty(len(at))
-    for k in range(len(at)):
-        e = np.zeros(len(at))
-        e[k] = step * max(1.0, abs(at[k]))
-        near = function(at + e) - function(at - e)
-        far = function(at + 2 * e) - function(at - 2 * e)
-        out[k] = (8 * near - far) / (12 * e[k])
-    return out
-
-
-def _hessian(function: Callable[[Array], float], at: Array, step: float = 2e-3) -> Array:
-    """Second derivatives by differences, extrapolated from two steps (error of fourth order)."""
-
-    def plain(h: float) -> Array:
-        q = len(at)
-        out = np.empty((q, q))
-        centre = function(at)
-        single = [(function(at + h * e), function(at - h * e)) for e in np.eye(q)]
-        for j in range(q):
-            out[j, j] = (single[j][0] - 2 * centre + single[j][1]) / h**2
-            for k in range(j):
-                both = np.eye(q)[j] + np.eye(q)[k]
-                pair = function(at + h * both) + function(at - h * both)
-                out[j, k] = out[k, j] = (pair - sum(single[j]) - sum(single[k]) + 2 * centre) / (2 * h**2)
-        return out
-
-    return np.asarray((4 * plain(step / 2) - plain(step)) / 3)
+        value = reached
+    return np.asarray(beta)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trialkit._kernels import reml
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, few, require_columns, unknown_word
-from trialkit.itt.analysis import fit_prepared, plan_of, pooled_row
+from trialkit.itt.outcome_models import fit_prepared, plan_of, pooled_row
 from trialkit.itt.people import WHERE, People
 from trialkit.itt.prepared import Prepared, prepare
 from trialkit.results import Result
@@ -147,6 +147,7 @@ def _without(one: Prepared, gone: NDArray[np.bool_]) -> Prepared:
         subcluster=None if one.subcluster is None else one.subcluster[kept],
         responses=[y[kept] for y in one.responses],
         matrices=matrices,
+        offsets=None if one.offsets is None else [o[kept] for o in one.offsets],
         sites=sites,
         reason=reason,
     )

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from trialkit.design import Covariate, TrialDesign
 from trialkit.door import InputError, few, require_columns, unknown_word
 from trialkit.itt.analysis import itt
-from trialkit.itt.comparison import PAIRS, RANDOMISATION, compare_methods, pair_labels
+from trialkit.itt.beside import PAIRS, RANDOMISATION, pair_labels
+from trialkit.itt.comparison import compare_methods
 from trialkit.itt.model_frame import read_column
 from trialkit.itt.people import WHERE, read_people
 from trialkit.results import Result

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import reml
 from trialkit.design import Covariate, Outcome, TrialDesign
-from trialkit.door import InputError, few, normalise, printable, require_columns, unknown_word
+from trialkit.door import InputError, cell_text, few, normalise, printable, require_columns, unknown_word
 from trialkit.itt.effect_sizes import standard_deviation
 from trialkit.itt.model_frame import Column, read_column, read_response
 from trialkit.itt.people import WHERE, People, read_people
@@ -46,7 +46,7 @@ class Prepared:
     pair : array (n,) or None
         Codes, when pairs are random.
     responses : list of array (n,)
-        The outcome on its own scale.
+        The outcome on its own scale; a binary one as 0/1, the levels of an ordinal one as numbers.
     matrices : list of array (n, p)
         Full column rank; column 0 is the constant and column 1 the arm.
     sd : array (m,)
@@ -66,6 +66,8 @@ class Prepared:
         Why it cannot be analysed; empty when it can.
     subcluster : array (n,) or None
         Codes of the third level, when the design names one.
+    offsets : list of array (n,) or None
+        Logs of the exposures of a count.
     """
 
     outcome: Outcome
@@ -85,6 +87,7 @@ class Prepared:
     left_out: tuple[str, ...] = ()
     reason: str = ""
     subcluster: Rows | None = None
+    offsets: list[Array] | None = None
 
     @property
     def n(self) -> int:
@@ -176,6 +179,8 @@ def _need_columns(table: pd.DataFrame, design: TrialDesign) -> None:
             require_columns(
                 table, [str(outcome.baseline)], where=WHERE, why=f"as the baseline of {outcome.name!r} (none? say has_baseline = false)"
             )
+        if outcome.exposure is not None:
+            require_columns(table, [outcome.exposure], where=WHERE, why=f"as the exposure of {outcome.name!r}")
     for covariate in design.covariates:
         require_columns(table, [covariate.name], where=WHERE, why="as a covariate")
 
@@ -202,13 +207,75 @@ def _read(table: pd.DataFrame, design: TrialDesign, people: People) -> _Set:
     for outcome in design.outcomes:
         for name in (outcome.name, _baseline(outcome, design)):
             if name is not None and name not in numbers:
-                values = read_response(table, name)
+                values = read_outcome(table, outcome, name)
                 numbers[name] = values if everybody else values[rows]
+        if outcome.exposure is not None and outcome.exposure not in numbers:
+            values = _exposure(table, outcome.exposure, outcome.name)
+            numbers[outcome.exposure] = values if everybody else values[rows]
     covariates = []
     for covariate in design.covariates:
         column = read_covariate(table, covariate)
         covariates.append((covariate.name, column if everybody else Column(column.values[rows], column.levels)))
     return _Set(numbers, tuple(covariates))
+
+
+def read_outcome(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
+    """An outcome's column (or its baseline's) as numbers, checked against the declared type where that decides the model.
+
+    Raises
+    ------
+    InputError
+        A value that the type does not allow; the message names the first such cell.
+    """
+    values = _by_levels(table, outcome, name) if outcome.levels is not None else read_response(table, name)
+    if outcome.linear or name != outcome.name:
+        return values
+    seen = ~np.isnan(values)
+    wrong, rule = np.zeros(len(values), dtype=bool), ""
+    if outcome.type == "binary":
+        wrong, rule = ~np.isin(values, (0.0, 1.0)), "a binary outcome holds 0 and 1 (or name its two values by levels = [no, yes])"
+    elif outcome.type == "count":
+        wrong, rule = (values < 0) | (values != np.rint(values)), "a count holds 0, 1, 2, ..."
+    elif outcome.type == "skewed":
+        wrong, rule = values < 0, "a skewed outcome, which is compared as a ratio, is not negative"
+    elif outcome.bounds is not None:
+        low, high = outcome.bounds
+        wrong, rule = (values < low) | (values > high), f"its bounds are {low:g} to {high:g}"
+    if (wrong & seen).any():
+        row = int(np.flatnonzero(wrong & seen)[0])
+        raise InputError(
+            f"{WHERE}, row {row + 2}, column {name!r}: {values[row]:g} does not suit type = {outcome.type!r}: {rule}. "
+            "Correct the cell, or the design."
+        )
+    return values
+
+
+def _by_levels(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
+    levels = outcome.levels or ()
+    place = {level: float(k) for k, level in enumerate(levels)}
+    out = np.full(len(table), np.nan)
+    for row, value in enumerate(table[name].tolist()):
+        text = cell_text(value)
+        if not text.strip():
+            continue
+        if text not in place:
+            raise InputError(
+                f"{WHERE}, row {row + 2}, column {name!r}: {printable(text)!r} is not one of its levels ({few(list(levels))}). "
+                "Correct the cell, or the design's levels."
+            )
+        out[row] = place[text]
+    return out
+
+
+def _exposure(table: pd.DataFrame, name: str, outcome: str) -> Array:
+    values = read_response(table, name)
+    if (values <= 0).any():
+        row = int(np.flatnonzero(values <= 0)[0])
+        raise InputError(
+            f"{WHERE}, row {row + 2}, column {name!r}: the exposure of {outcome!r} is {values[row]:g}, and must be above 0. "
+            "Correct it, or leave the cell blank when nobody was at risk."
+        )
+    return values
 
 
 def read_covariate(table: pd.DataFrame, covariate: Covariate) -> Column:
@@ -265,7 +332,7 @@ def _prepare(
     baseline = _baseline(outcome, design)
     lost = np.zeros(len(asked), dtype=bool)
     for one in sets:
-        lost |= _incomplete(one, outcome.name, baseline, asked)
+        lost |= _incomplete(one, outcome, baseline, asked)
     rows = asked[~lost]
     arm, site = people.arm[rows], people.site[rows]
     arms = (int((arm == 0).sum()), int((arm == 1).sum()))
@@ -280,6 +347,7 @@ def _prepare(
         site=site,
         pair=people.pair[rows] if random_pair and people.pair is not None else None,
         responses=[one.numbers[outcome.name][rows] for one in sets],
+        offsets=None if outcome.exposure is None else [np.log(one.numbers[outcome.exposure][rows]) for one in sets],
         matrices=[],
         sd=np.ones(len(sets)),
         observed=observed,
@@ -291,7 +359,7 @@ def _prepare(
         subcluster=None if people.subcluster is None else people.subcluster[rows],
     )
     if len(sets) > 1 and lost.any():
-        columns = _worst_columns(sets, outcome.name, baseline, asked)
+        columns = _worst_columns(sets, [c for c in (outcome.name, baseline, outcome.exposure) if c], asked)
         reason = f"{int(lost.sum())} of {len(asked)} rows still miss a value after imputation ({columns}); impute those columns too"
         return replace(base, reason=reason)
     if not len(rows):
@@ -310,25 +378,28 @@ def _prepare(
         return replace(base, reason=SATURATED)
     if all(np.ptp(y) == 0 for y in base.responses):
         return replace(base, reason=CONSTANT)
+    if outcome.chosen_measure != "standardised-difference":
+        return base
     try:
         return replace(base, sd=_sds(base.responses, sets, rows, arm, baseline, denominator, scale))
     except InputError as error:
         return replace(base, reason=str(error).rstrip("."))
 
 
-def _incomplete(one: _Set, outcome: str, baseline: str | None, asked: Rows) -> NDArray[np.bool_]:
-    lost = np.isnan(one.numbers[outcome][asked])
-    if baseline is not None:
-        lost |= np.isnan(one.numbers[baseline][asked])
+def _incomplete(one: _Set, outcome: Outcome, baseline: str | None, asked: Rows) -> NDArray[np.bool_]:
+    lost = np.isnan(one.numbers[outcome.name][asked])
+    for name in (baseline, outcome.exposure):
+        if name is not None:
+            lost |= np.isnan(one.numbers[name][asked])
     for _, column in one.covariates:
         lost |= column.missing[asked]
     return np.asarray(lost)
 
 
-def _worst_columns(sets: Sequence[_Set], outcome: str, baseline: str | None, asked: Rows) -> str:
+def _worst_columns(sets: Sequence[_Set], names: Sequence[str], asked: Rows) -> str:
     found: dict[str, int] = {}
     for one in sets:
-        for name in [outcome, *([baseline] if baseline else [])]:
+        for name in names:
             found[name] = max(found.get(name, 0), int(np.isnan(one.numbers[name][asked]).sum()))
         for name, column in one.covariates:
             found[name] = max(found.get(name, 0), int(column.missing[asked].sum()))
@@ -339,7 +410,12 @@ def _formula(design: TrialDesign, baseline: str | None, outcome: Outcome) -> str
     c, pairs = design.columns, design.analysis.pair_effects
     inner = f" + (1|{c.site}:{c.subcluster})" if c.subcluster else ""
     terms = [c.arm, *([baseline] if baseline else []), *(v.name for v in design.covariates), *([str(c.pair)] if pairs == "fixed" else [])]
-    return f"{outcome.name} ~ {' + '.join(terms)}{f' + (1|{c.pair})' if pairs == 'random' else ''} + (1|{c.site}){inner}"
+    random = f" + (1|{c.pair})" if pairs == "random" and outcome.linear else ""
+    offset = f" + offset(log({outcome.exposure}))" if outcome.exposure else ""
+    fixed = f"{outcome.name} ~ {' + '.join(terms)}{offset}"
+    if outcome.chosen_model == "marginal":
+        return f"{fixed}; clusters: {c.site}"
+    return f"{fixed}{random} + (1|{c.site}){inner if outcome.linear else ''}"
 
 
 def _matrix(one: _Set, rows: Rows, arm: Array, baseline: str | None, people: People, design: TrialDesign) -> tuple[Array, list[str]]:

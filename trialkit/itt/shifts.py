@@ -17,8 +17,8 @@ from trialkit._kernels import pooling
 from trialkit._kernels.reml_many import fit_many
 from trialkit.design import TrialDesign
 from trialkit.door import InputError
-from trialkit.itt.analysis import fit_prepared, plan_of
 from trialkit.itt.effect_sizes import standard_deviation
+from trialkit.itt.outcome_models import fit_prepared, plan_of
 from trialkit.itt.prepared import Prepared, prepare
 
 Array = NDArray[np.float64]

@@ -20,9 +20,9 @@ from scipy import special
 from trialkit._kernels import pooling, reml, small_sample
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, few, printable, require_columns, unknown_word
-from trialkit.itt.analysis import AnalysisPlan, plan_of
 from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import Column, read_column
+from trialkit.itt.outcome_models import AnalysisPlan, plan_of
 from trialkit.itt.people import WHERE, People
 from trialkit.itt.prepared import Prepared, prepare, read_covariate
 from trialkit.results import Result

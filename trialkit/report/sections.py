@@ -318,7 +318,7 @@ _NO_EVENT = "No event: nothing was dropped or altered."
 
 def results_section(results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Place) -> Section:
     """Table 2, the forest plot, the raw site means, and how it was done."""
-    from trialkit.report.figures.forest import plot_forest
+    from trialkit.report.figures.forest import forest_scales, plot_forest
 
     table = report_table(results, design, people=people)
     blocks = []
@@ -326,7 +326,12 @@ def results_section(results: Any, design: TrialDesign | None, people: Any, imput
     if problems:
         blocks.append(Block("list", items=tuple(f"{name}: {reason}" for name, reason in problems.items())))
     blocks += _table(table.layout())
-    blocks.append(picture(plot_forest(results, design, people=people)))
+    scales = forest_scales(results, design)
+    # effects of different scales have no axis in common: a picture each
+    for scale in scales if len(scales) > 1 else (None,):
+        blocks.append(picture(plot_forest(results, design, people=people, scale=scale)))
+    blocks += _measures(results)
+    blocks += _beside(results)
     if people is not None and design is not None and any(o.rank == "primary" for o in design.outcomes):
         from trialkit.report.figures.sites import plot_cluster_means
 
@@ -334,6 +339,28 @@ def results_section(results: Any, design: TrialDesign | None, people: Any, imput
     if design is not None:
         blocks += [Block("head", text="How it was done"), _text(words.analysis_paragraph(design, results, imputations))]
     return Section("results", "Results", tuple(blocks))
+
+
+def _measures(results: Any) -> list[Block]:
+    """Absolute and relative effects of the outcomes that have both."""
+    frame = getattr(results, "measures", None)
+    if not isinstance(frame, pd.DataFrame) or not len(frame):
+        return []
+    several = frame[frame["outcome"].map(frame["outcome"].value_counts()) > 2]
+    if not len(several):
+        return []
+    title = "Absolute and relative effects of the same models"
+    notes = ("Risks, rates and means are standardised over the people analysed. Of a ratio std_error is that of its logarithm.",)
+    return _table(frame_layout(several.reset_index(drop=True), title, notes))
+
+
+def _beside(results: Any) -> list[Block]:
+    """The same effects by the other analyses, when they were asked for."""
+    frame = results_frame(results)
+    if "analysis" not in frame.columns or not frame["outcome"].duplicated().any():
+        return []
+    columns = ["outcome", "analysis", "measure", "estimate", "std_error", "df", "p_value", "conf_low", "conf_high", "clusters"]
+    return _table(frame_layout(frame[columns], "The same effect by several analyses", ()))
 
 
 def checks_section(checks: Any, design: TrialDesign | None, picture: Place) -> Section:

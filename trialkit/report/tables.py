@@ -21,6 +21,7 @@ from trialkit.door import InputError, WriteError, normalise, require_columns, wr
 from trialkit.report.layout import Layout, Row, word_file
 from trialkit.results import MISSING, Result, Table, format_cell
 
+COHENS_D = "Cohen's d"
 _RANKS = ("primary", "secondary", "exploratory")
 _NUMBERS = (
     "estimate",
@@ -56,12 +57,13 @@ def results_frame(results: Any) -> pd.DataFrame:
 def outcome_rows(results: Any, design: TrialDesign | None = None, *, people: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row an outcome, in the order they are printed: by level as declared, then by rank, then as declared.
 
-    Columns: ``outcome, label, level, level_label, rank, direction, n_reference, n_intervention`` and the numbers of
+    Columns: ``outcome, label, level, level_label, rank, direction, measure, n_reference, n_intervention`` and the numbers of
     the results; a number the results do not have is missing.
     """
     frame = results_frame(results)
-    if "analysis" in frame.columns and frame["outcome"].duplicated().any():
-        frame = frame[frame["analysis"] == frame["analysis"].iloc[0]]
+    if "analysis" in frame.columns:
+        # the model's row stands first, the analyses beside it follow
+        frame = frame.drop_duplicates("outcome")
     declared = {o.name: o for o in design.outcomes} if design is not None else {}
     rows = pd.DataFrame({"outcome": frame["outcome"].astype(str).tolist()})
     names = rows["outcome"].tolist()
@@ -76,6 +78,7 @@ def outcome_rows(results: Any, design: TrialDesign | None = None, *, people: pd.
     rows["direction"] = [declared[n].direction if n in declared else "higher" for n in names]
     for column in _NUMBERS:
         rows[column] = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=float) if column in frame.columns else np.nan
+    rows["measure"] = _measures(frame, results)
     rows["n_reference"], rows["n_intervention"] = _per_arm(rows, results, design, people)
     levels = list(dict.fromkeys([o.level for o in design.outcomes] if design is not None else []) | dict.fromkeys(rows["level"]))
     order = {n: k for k, n in enumerate(declared)}
@@ -85,6 +88,25 @@ def outcome_rows(results: Any, design: TrialDesign | None = None, *, people: pd.
         for k, r in enumerate(rows.itertuples())
     ]
     return rows.iloc[sorted(range(len(rows)), key=lambda k: keys[k])].reset_index(drop=True)
+
+
+def _measures(frame: pd.DataFrame, results: Any) -> list[str]:
+    """What each estimate is; Cohen's d where nothing else is said."""
+    if "measure" in frame.columns:
+        return frame["measure"].astype(str).tolist()
+    details = getattr(results, "details", None)
+    told = details.set_index("outcome")["measure"].to_dict() if isinstance(details, pd.DataFrame) and "measure" in details.columns else {}
+    return [str(told.get(name, COHENS_D)) for name in frame["outcome"].astype(str)]
+
+
+def is_ratio(measure: str) -> bool:
+    """Whether no effect is 1 rather than 0."""
+    return "ratio" in measure
+
+
+def symbol(measure: str) -> str:
+    """How a column of such effects is headed."""
+    return "d" if measure == COHENS_D else f"{measure[:1].upper()}{measure[1:]}"
 
 
 def _per_arm(
@@ -142,7 +164,7 @@ class ReportTable(Result):
     Attributes
     ----------
     frame : DataFrame
-        ``outcome, label, level, level_label, rank, direction, estimate, ..., n_reference, n_intervention``: unrounded.
+        ``outcome, label, level, level_label, rank, direction, measure, estimate, ..., n_reference, n_intervention``: unrounded.
     title : str
     notes : tuple of str
     arms : (str, str)
@@ -166,7 +188,10 @@ class ReportTable(Result):
         else:
             shown.append(("n", "r", "n", "d"))
         shown.append(("Sites", "r", "clusters", "d"))
-        shown.append((f"d ({100 * self.conf_level:g}% CI)", "r", "", ""))
+        measures = list(dict.fromkeys(f["measure"]))
+        if len(measures) > 1:
+            shown.append(("Measure", "l", "measure", ""))
+        shown.append((f"{symbol(measures[0]) if len(measures) == 1 else 'Effect'} ({100 * self.conf_level:g}% CI)", "r", "", ""))
         shown += [
             ("p", "r", "p_value", "p"),
             ("p adjusted", "r", "p_adjusted", "p"),
@@ -208,7 +233,9 @@ class ReportTable(Result):
 
     def to_csv(self) -> str:
         """The unrounded numbers as CSV."""
-        return Table(self.frame.drop(columns="level_label")).to_csv()
+        # one measure needs no column
+        plain = ["measure"] if (self.frame["measure"] == COHENS_D).all() else []
+        return Table(self.frame.drop(columns=["level_label", *plain])).to_csv()
 
     def to_word(self) -> bytes:
         """A Word document; needs the extra ``word``."""
@@ -287,6 +314,7 @@ MULTIPLICITY: Mapping[str, str] = {
     "hochberg": "Hochberg's method",
     "fdr_bh": "Benjamini and Hochberg's method (false discovery rate)",
     "fixed-sequence": "a fixed sequence",
+    "max-t": "Westfall and Young's max-T by the allocation plan",
 }
 
 
@@ -307,6 +335,8 @@ def _notes(rows: pd.DataFrame, results: Any, design: TrialDesign | None) -> list
             within = "within each family of outcomes" if families > 1 else "over all outcomes"
             notes.append(f"p adjusted: {method}, {within}.")
     notes += said
+    if any(is_ratio(m) for m in rows["measure"]):
+        notes.append("A ratio of 1 is no effect; of the other measures, 0.")
     if (rows["direction"] == "lower").any():
         notes.append("\N{DOWNWARDS ARROW} a lower score is the better one.")
     if rows["icc"].notna().any():

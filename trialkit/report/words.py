@@ -15,7 +15,7 @@ import pandas as pd
 from trialkit.design import TrialDesign
 from trialkit.report.flow import Flow, percent
 from trialkit.report.missing import Missing
-from trialkit.report.tables import MULTIPLICITY, outcome_rows
+from trialkit.report.tables import COHENS_D, MULTIPLICITY, is_ratio, outcome_rows
 from trialkit.results import format_p
 
 _SMALL = (
@@ -84,7 +84,8 @@ def effect_words(row: Any, conf_level: float = 0.95) -> str:
     estimate, low, high, p = (float(row[c]) for c in ("estimate", "conf_low", "conf_high", "p_value"))
     if np.isnan(estimate):
         return "not estimated"
-    text = f"d = {_two(estimate)}"
+    measure = str(row["measure"]) if "measure" in row else COHENS_D
+    text = f"{'d' if measure == COHENS_D else measure} {'' if measure.endswith(')') else '= '}{_two(estimate)}"
     if not (np.isnan(low) or np.isnan(high)):
         text += f", {100 * conf_level:g}% CI {_two(low)} to {_two(high)}"
     return text if np.isnan(p) else f"{text}, {p_words(p)}"
@@ -178,13 +179,20 @@ def analysis_paragraph(design: TrialDesign, results: Any = None, imputations: An
     covariates = [c.name.replace("_", " ") for c in design.covariates]
     own = "its own value at baseline" if analysis.baseline and any(o.baseline for o in design.outcomes) else ""
     adjusted = joined([x for x in (own, *covariates) if x])
-    model = "Each outcome at follow-up was regressed on arm" + (f", adjusted for {adjusted}," if adjusted else "")
+    linear = [o for o in design.outcomes if o.linear]
+    who = "Each outcome" if len(linear) == len(design.outcomes) else joined([o.label for o in linear])
+    model = f"{who[:1].upper()}{who[1:]} at follow-up {'was' if len(linear) == 1 or who == 'Each outcome' else 'were'} regressed on arm" + (
+        f", adjusted for {adjusted}," if adjusted else ""
+    )
     random = "random intercepts for site and for matched pair" if analysis.pair_effects == "random" else "random intercepts for site"
     fixed = " and fixed effects for matched pair" if analysis.pair_effects == "fixed" else ""
-    sentences.append(
-        f"{model} in a linear mixed model with {random}{fixed}, fitted by restricted maximum likelihood, with {_DF[analysis.inference]}."
-    )
-    if analysis.standardise in _STANDARDISED:
+    if linear:
+        sentences.append(
+            f"{model} in a linear mixed model with {random}{fixed}, fitted by restricted maximum likelihood, "
+            f"with {_DF[analysis.inference]}."
+        )
+    sentences += _by_type(design, adjusted)
+    if analysis.standardise in _STANDARDISED and any(o.chosen_measure == "standardised-difference" for o in design.outcomes):
         sentences.append(
             f"The difference between the arms was divided by {_STANDARDISED[analysis.standardise]} and is reported as Cohen's d."
         )
@@ -207,6 +215,47 @@ def analysis_paragraph(design: TrialDesign, results: Any = None, imputations: An
         sentences.append("P-values were not adjusted for the number of outcomes.")
     sentences.append(f"Intervals are {100 * analysis.conf_level:g}% confidence intervals.")
     return " ".join(sentences)
+
+
+_CORRECTED = {
+    "MD": "with Mancl and DeRouen's small-sample correction",
+    "KC": "with Kauermann and Carroll's small-sample correction",
+    "KC-MD": "with the mean of Kauermann and Carroll's and Mancl and DeRouen's corrections",
+    "FG": "with Fay and Graubard's small-sample correction",
+    "LZ": "without a small-sample correction",
+}
+
+
+def _by_type(design: TrialDesign, adjusted: str) -> list[str]:
+    """How the outcomes that the linear mixed model does not take were analysed."""
+    out = []
+    on = f" on arm, adjusted for {adjusted}," if adjusted else " on arm"
+    df = "t distributions with sites minus site-level coefficients degrees of freedom"
+    for marginal in (True, False):
+        mine = [o for o in design.outcomes if not o.linear and (o.chosen_model == "marginal") == marginal]
+        if not mine:
+            continue
+        listed = joined([f"{o.label} ({o.chosen_measure.replace('-', ' ')})" for o in mine])
+        text = f"{listed[:1].upper()}{listed[1:]} {'was' if len(mine) == 1 else 'were'} analysed by "
+        if marginal:
+            several = [w for kind, w in _LINKS.items() if any(o.type == kind for o in mine)]
+            out.append(
+                f"{text}marginal models{on} ({joined(several)}; generalised estimating equations), with sandwich standard errors "
+                f"{_CORRECTED[design.analysis.correction]} and {df}."
+            )
+        else:
+            out.append(f"{text}mixed models{on} with a random intercept for site, by adaptive Gauss-Hermite quadrature, and {df}.")
+    return out
+
+
+_LINKS = {
+    "continuous": "identity link",
+    "binary": "logit link, standardised to risks",
+    "count": "log link",
+    "ordinal": "proportional odds",
+    "bounded": "logit link on the range of the scale",
+    "skewed": "log link",
+}
 
 
 def _population(design: TrialDesign) -> str:
@@ -256,12 +305,14 @@ def results_paragraph(results: Any, design: TrialDesign | None = None) -> str:
         sentences.append(f"Primary outcome{'s' if len(primary) > 1 else ''}: {'; '.join(parts)}.")
     others = rows[rows["rank"] != "primary"]
     if len(others):
-        clear = others[(others["conf_low"] > 0) | (others["conf_high"] < 0)]
+        none = np.where([is_ratio(m) for m in others["measure"]], 1.0, 0.0)
+        clear = others[(others["conf_low"] > none) | (others["conf_high"] < none)]
+        zero = "zero" if not none.any() else "no effect (1 for a ratio, else zero)"
         if len(others) == 1:
-            words = f"The interval of the one other outcome {'leaves out' if len(clear) else 'includes'} zero"
+            words = f"The interval of the one other outcome {'leaves out' if len(clear) else 'includes'} {zero}"
         else:
             some = "none has" if len(clear) == 0 else "one has" if len(clear) == 1 else f"{spelled(len(clear))} have"
-            words = f"Of the {len(others):,} other outcomes, {some} an unadjusted interval that leaves out zero"
+            words = f"Of the {len(others):,} other outcomes, {some} an unadjusted interval that leaves out {zero}"
         if len(clear):
             words += ": " + "; ".join(f"{r['label']} ({effect_words(r, conf)})" for _, r in clear.iterrows())
         sentences.append(f"{words}.")

@@ -140,7 +140,8 @@ class _Trial:
         """The rows of `itt`, in the scenario's order of outcomes."""
         from trialkit.itt import itt
 
-        results = itt(data, design)
+        scheme = self.drawn.randomisation.scheme if design.analysis.multiplicity == "max-t" else None
+        results = itt(data, design, plan=scheme, draws=_DRAWS, seed=child_seeds(self.seed, 1, "randomisation")[0])
         singular = dict(zip(results.details["outcome"].tolist(), results.details["singular"].tolist(), strict=True))
         rows = {r["outcome"]: {**r, "singular": singular[r["outcome"]]} for r in results.frame.to_dict("records")}
         return self._rows(design, rows, dict(results.problems))
@@ -182,6 +183,11 @@ class _Trial:
                 continue
             row = rows[o.name]
             out[k] = [float(row[f]) for f in FIELDS]
+            other = "measure" in row and ("ratio" in str(row["measure"])) != is_ratio(declared[o.name])
+            if other or "ridit" in str(row.get("measure", "")):
+                wrong.append((k, "analyse", f"it gives a {row['measure']}, which is not the measure of the design"))
+                out[k] = np.nan
+                continue
             if is_ratio(declared[o.name]):
                 for f in ("estimate", "conf_low", "conf_high"):
                     out[k, FIELDS.index(f)] = np.log(out[k, FIELDS.index(f)])

@@ -154,7 +154,7 @@ def blueprint(scenario: Scenario) -> Blueprint:
 def _outcome_plan(scenario: Scenario, planted: PlantedOutcome) -> OutcomePlan:
     declared = next(o for o in scenario.design.outcomes if o.name == planted.name)
     measure = Measure(
-        kind=declared.type,
+        kind="continuous" if declared.type in ("bounded", "skewed") else declared.type,  # type: ignore[arg-type]
         mean=planted.mean,
         sd=planted.sd,
         low=-np.inf if planted.low is None else planted.low,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from trialkit.door import InputError, unknown_word
 from trialkit.report.figures.canvas import (
     ALARM,
     FONT_SIZE,
@@ -24,7 +27,7 @@ from trialkit.report.figures.canvas import (
     shorten,
     text_width,
 )
-from trialkit.report.tables import outcome_rows, records
+from trialkit.report.tables import COHENS_D, is_ratio, outcome_rows, records, symbol
 from trialkit.results import format_p
 
 _LINE = 0.27  # inches from one row to the next
@@ -38,6 +41,7 @@ def plot_forest(
     people: pd.DataFrame | None = None,
     relevant: float | None = None,
     limits: tuple[float, float] | None = None,
+    scale: str | None = None,
     ax: Any = None,
 ) -> Picture:
     """Draw the effects of all outcomes with their confidence intervals.
@@ -55,6 +59,9 @@ def plot_forest(
     limits : (float, float), optional
         The axis; an interval that runs beyond it ends in an arrow. By default all intervals fit, up to four
         times the middle width.
+    scale : str, optional
+        Of the names that `forest_scales` gives: only the outcomes of that scale. By default all outcomes stand in it, and those whose
+        measure has another scale than the first one's have their numbers but no interval drawn.
     ax : matplotlib Axes, optional
         Draw the intervals here; the text columns stand beside it.
 
@@ -63,16 +70,27 @@ def plot_forest(
     Picture
     """
     rows = outcome_rows(results, design, people=people)
+    scales = [_scale(m) for m in rows["measure"]]
+    if scale is not None:
+        if scale not in scales:
+            raise InputError(unknown_word(scale, tuple(dict.fromkeys(scales)), what="scale"))
+        rows = rows[[s == scale for s in scales]].reset_index(drop=True)
+        scales = [scale] * len(rows)
+    first = scales[0] if scales else COHENS_D
+    drawn = np.array([s == first for s in scales])
+    ratio = first == RATIOS
     conf = 100 * float(design.analysis.conf_level) if design is not None else 95.0
-    low, high = limits or _limits(rows, relevant)
+    low, high = limits or (_ratio_limits(rows[drawn], relevant) if ratio else _limits(rows[drawn], relevant))
     has = {name: name in rows.columns and rows[name].notna().any() for name in ("p_adjusted", "clusters")}
     columns: list[tuple[str, list[str]]] = [("n", [_count(v) for v in rows["n"]])]
     if has["clusters"]:
         columns.append(("sites", [_count(v) for v in rows["clusters"]]))
     after: list[tuple[str, list[str]]] = [
-        (f"d ({conf:g}% CI)", [_interval(r["estimate"], r["conf_low"], r["conf_high"]) for r in records(rows)]),
+        (f"{_head(rows)} ({conf:g}% CI)", [_interval(r["estimate"], r["conf_low"], r["conf_high"]) for r in records(rows)]),
         ("p", [format_p(float(v)) for v in rows["p_value"]]),
     ]
+    if rows["measure"].nunique() > 1:
+        after.insert(0, ("measure", rows["measure"].tolist()))
     if has["p_adjusted"]:
         after.append(("p adj.", [format_p(float(v)) for v in rows["p_adjusted"]]))
 
@@ -88,7 +106,7 @@ def plot_forest(
     total, body = left + plot_width + right, len(lines) * _LINE
     height = body + 0.36 + 0.72
 
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     with look("forest"):
         if ax is None:
@@ -97,13 +115,17 @@ def plot_forest(
         else:
             figure = ax.figure
         ax.set_ylim(len(lines) - 0.5, -0.5)
+        if ratio:
+            ax.set_xscale("log")
         ax.set_xlim(low, high)
         for side in ("left", "right", "top"):
             ax.spines[side].set_visible(False)
         ax.set_yticks([])
-        if relevant:
+        if relevant and ratio:
+            ax.axvspan(min(relevant, 1 / relevant), max(relevant, 1 / relevant), color=WASH, lw=0, zorder=0)
+        elif relevant:
             ax.axvspan(-abs(relevant), abs(relevant), color=WASH, lw=0, zorder=0)
-        ax.axvline(0.0, color=SOFT, lw=0.8, zorder=1)
+        ax.axvline(1.0 if ratio else 0.0, color=SOFT, lw=0.8, zorder=1)
         inch = 1.0 / plot_width  # one inch, in the unit of the axes' width
         place = ax.get_yaxis_transform()
 
@@ -128,22 +150,58 @@ def plot_forest(
                 write(at + (label_width + edge - 0.12) * inch, y, cells[k], "right")
             for (_, cells), edge in zip(after, edges_after, strict=True):
                 write(1 + edge * inch, y, cells[k], "right")
-            _whisker(ax, y, float(row["estimate"]), float(row["conf_low"]), float(row["conf_high"]), low, high, primary=primary)
+            if drawn[k]:
+                _whisker(ax, y, float(row["estimate"]), float(row["conf_low"]), float(row["conf_high"]), low, high, primary=primary)
         ax.plot([at, 1 + right * inch], [-0.55, -0.55], transform=place, color=RULE, lw=0.8, clip_on=False)
-        ax.set_xlabel(_axis_words(design), fontsize=FONT_SIZE - 0.5, color=INK)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+        ax.set_xlabel(_axis_words(design, rows[drawn]), fontsize=FONT_SIZE - 0.5, color=INK)
+        ax.xaxis.set_major_locator(FixedLocator(_ratio_ticks(low, high)) if ratio else MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+        if ratio:
+            ax.xaxis.set_minor_locator(FixedLocator([]))
         ax.xaxis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
         if (rows["direction"] == "lower").any():
             write(at, len(lines) - 0.5 + 0.44 / _LINE, "↓ a lower score is the better one", "left", color=SOFT, fontsize=FONT_SIZE - 1)
         write(at, len(lines) - 0.5 + 0.22 / _LINE, "■ primary   □ other outcomes", "left", color=SOFT, fontsize=FONT_SIZE - 1)
     return Picture(
-        name="forest",
-        title=f"Effect of the intervention on every outcome: Cohen's d with its {conf:g}% confidence interval",
+        name="forest" if scale is None or scale == COHENS_D else f"forest-{re.sub('[^a-z]+', '-', scale.lower()).strip('-')}",
+        title=f"Effect of the intervention on {'every outcome' if scale is None else 'outcomes'}: {_said(rows)} with its {conf:g}% "
+        "confidence interval",
         alt=_alt(rows, conf),
         data=rows,
         axes=(ax,),
         figure=figure,
     )
+
+
+RATIOS = "ratios"
+
+
+def forest_scales(results: Any, design: Any = None) -> tuple[str, ...]:
+    """The scales of the outcomes' measures, in the order of the table: a forest plot can draw one (all ratios share one)."""
+    return tuple(dict.fromkeys(_scale(m) for m in outcome_rows(results, design)["measure"]))
+
+
+def _scale(measure: str) -> str:
+    return RATIOS if is_ratio(measure) else measure
+
+
+def _head(rows: pd.DataFrame) -> str:
+    measures = rows["measure"].unique()
+    return symbol(str(measures[0])) if len(measures) == 1 else "effect"
+
+
+def _said(rows: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(rows["measure"]))
+
+
+def _ratio_limits(rows: pd.DataFrame, relevant: float | None) -> tuple[float, float]:
+    logs = rows.assign(**{c: np.log(rows[c].to_numpy(dtype=float)) for c in ("estimate", "conf_low", "conf_high")})
+    low, high = _limits(logs, math.log(relevant) if relevant else None)
+    return math.exp(low), math.exp(high)
+
+
+def _ratio_ticks(low: float, high: float) -> list[float]:
+    steps = [m * 10.0**k for k in range(-4, 5) for m in (1, 2, 5)] if high / low > 4 else [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.4, 1.7, 2]
+    return [v for v in steps if low <= v <= high]
 
 
 def _limits(rows: pd.DataFrame, relevant: float | None) -> tuple[float, float]:
@@ -186,9 +244,11 @@ def _label(row: Any) -> str:
     return f"{row['label']} ↓" if row["direction"] == "lower" else str(row["label"])
 
 
-def _axis_words(design: Any) -> str:
+def _axis_words(design: Any, rows: pd.DataFrame) -> str:
     names: Sequence[str] = design.arms.labels if design is not None else ("control", "intervention")
-    return f"← lower in {clean(names[1])}    d    higher in {clean(names[1])} →"
+    measures = rows["measure"].unique()
+    middle = "ratio" if len(measures) != 1 else "d" if measures[0] == COHENS_D else str(measures[0])
+    return f"← lower in {clean(names[1])}    {middle}    higher in {clean(names[1])} →"
 
 
 def _alt(rows: pd.DataFrame, conf: float) -> str:
@@ -196,4 +256,4 @@ def _alt(rows: pd.DataFrame, conf: float) -> str:
         f"{clean(r['label'])}: {_interval(r['estimate'], r['conf_low'], r['conf_high'])}, p {format_p(float(r['p_value']))}"
         for r in records(rows)
     ]
-    return f"Forest plot, Cohen's d with {conf:g}% intervals. " + "; ".join(parts) + "."
+    return f"Forest plot, {_said(rows)} with {conf:g}% intervals. " + "; ".join(parts) + "."
