@@ -32,6 +32,7 @@ size_slope = 0.5
 [[outcomes]]
 name = "smokes"
 type = "binary"
+measure = "standardised-difference"
 direction = "lower"
 has_baseline = false
 mean = 0.3
@@ -82,7 +83,7 @@ def check_marginal(people: object) -> tuple[float, float]:
     from trialkit.itt import fit_marginal
 
     frame = people.assign(z=people["mood"] / people["mood"].std(ddof=1), t=(people["arm"] == "intervention").astype(float))  # type: ignore[attr-defined]
-    row = fit_marginal("z ~ t + mood_0", frame, cluster="site", family="gaussian").frame.set_index("term").loc["t"]
+    row = fit_marginal("z ~ t + mood_0", frame, cluster="site", family="gaussian", correction="KC").frame.set_index("term").loc["t"]
     return float(row["estimate"]), float(row["std_error"]) ** 2
 
 

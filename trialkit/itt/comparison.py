@@ -76,9 +76,8 @@ def compare_methods(
     ...     "person": range(60), "site": site, "arm": np.where(site % 2, "intervention", "control"),
     ...     "y": rng.normal(size=12)[site] / 3 + rng.normal(size=60),
     ... })
-    >>> compare_methods(people, design).frame["analysis"].tolist()
-    ['mixed model', 'site means, unadjusted', 'site means, unadjusted, by people', 'site means, adjusted', 'site means, adjusted, by
-    people']
+    >>> compare_methods(people, design).frame["analysis"].tolist()[:3]
+    ['mixed model', 'site means, unadjusted', 'site means, unadjusted, by people']
     """
     results = itt(data, design, analyses="all", plan=plan, draws=draws, seed=seed)
     keep = ["outcome", "analysis", "estimate", "std_error", "df", "p_value", "conf_low", "conf_high", "clusters", "measure"]

@@ -198,7 +198,10 @@ class _Trial:
         from trialkit._kernels import pooling
         from trialkit.itt.prepared import prepare
 
-        prepared = {one.outcome.name: one for one in prepare(data, design, denominator=design.analysis.standardise, scale="each-set")[2]}
+        # differences over the declared SD, whatever the outcome's type
+        change = {"measure": "standardised-difference", "model": None, "exposure": None}
+        own = design.model_copy(update={"outcomes": tuple(o.model_copy(update=change) for o in design.outcomes)})
+        prepared = {one.outcome.name: one for one in prepare(data, own, denominator=design.analysis.standardise, scale="each-set")[2]}
         level = design.analysis.conf_level
         out = np.full((len(self.scenario.outcomes), len(FIELDS)), np.nan)
         wrong: Problems = []
