@@ -69,6 +69,7 @@ def compare_methods(
 
     Examples
     --------
+    >>> import numpy as np
     >>> design = TrialDesign.from_text('[[outcomes]]\\nname = "y"\\nhas_baseline = false')
     >>> rng = np.random.default_rng(5)
     >>> site = np.repeat(np.arange(12), 5)
