@@ -216,6 +216,22 @@ def test_residuals_and_fitted_values(fit, frame):
     np.testing.assert_allclose(fit.model.x.T @ fit.residuals(), 0, atol=1e-9)
 
 
+def test_diagnostics(fit, frame):
+    rows = fit.diagnostics()
+    np.testing.assert_allclose(rows["fitted"] + rows["residual"], fit.response)
+    np.testing.assert_allclose(rows["standardised"], rows["residual"] / np.sqrt(fit.variances[-1]))
+    np.testing.assert_allclose(rows["marginal"], fit.residuals(conditional=False))
+    assert rows["site"].tolist() == frame["site"].iloc[rows["row"]].astype(str).tolist()
+    sites = fit.diagnostics("site")
+    if fit.variance_components["boundary"][0]:
+        assert sites["standardised"].isna().all()
+    else:
+        expected = sites["estimate"] / np.sqrt(fit.variances[0] - sites["std_error"] ** 2)
+        np.testing.assert_allclose(sites["standardised"], expected)
+    with pytest.raises(InputError, match="grouping factor"):
+        fit.diagnostics("people")
+
+
 def test_names_that_are_wrong(fit):
     for ask in (lambda: fit.contrast("armm"), lambda: fit.test("agee"), lambda: fit.random_effects("pair"), lambda: fit.contrast([1, 0])):
         with pytest.raises(InputError):

@@ -17,6 +17,7 @@ import pytest
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused
 from trialkit.imputation import Scenarios, TippingPoint
+from trialkit.itt import fit_mixed
 from trialkit.report import (
     Picture,
     baseline_table,
@@ -33,6 +34,7 @@ from trialkit.report import (
     plot_missing,
     plot_pairs,
     plot_power,
+    plot_residuals,
     plot_scenarios,
     plot_site_map,
     plot_tipping,
@@ -61,6 +63,15 @@ def traces() -> pd.DataFrame:
 def intervals() -> pd.DataFrame:
     z = np.linspace(-3, 3, 200)
     return pd.DataFrame({"estimate": 0.3 + 0.1 * z, "conf_low": 0.3 + 0.1 * z - 0.196, "conf_high": 0.3 + 0.1 * z + 0.196, "truth": 0.3})
+
+
+def site_model(tau: float = 0.6) -> Any:
+    rng = np.random.default_rng(6)
+    site = np.repeat(np.arange(20), 8)
+    y = tau * rng.normal(size=20)[site] + rng.normal(size=160)
+    if tau == 0:
+        y -= pd.Series(y).groupby(site).transform("mean").to_numpy()
+    return fit_mixed("y ~ arm", pd.DataFrame({"y": y, "arm": site % 2, "site": [f"S{s:02}" for s in site]}), groups="site")
 
 
 class CompletedSets(list[pd.DataFrame]):
@@ -107,12 +118,13 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "zipper": lambda: plot_zipper(intervals()),
         "tipping": lambda: plot_tipping(tipping()),
         "scenarios": lambda: plot_scenarios(scenarios()),
+        "residuals": lambda: plot_residuals(site_model()),
     }
 
 
 NAMES = [
     *("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"),
-    *("tipping", "scenarios", "imputed-sites", "autocorrelation"),
+    *("tipping", "scenarios", "imputed-sites", "autocorrelation", "residuals"),
 ]
 
 
@@ -296,6 +308,20 @@ def test_the_planned_curve_passes_through_the_plan(planned: dict[str, float], ov
     assert row["power"].tolist() == [pytest.approx(power.power)]
     assert point == (planned[over], power.power)
     assert plot_power(curve, planned=point, x=x).data["power"].between(0, 1).all()
+
+
+def test_residuals_are_the_models_and_a_variance_of_zero_has_no_panel() -> None:
+    fit = site_model()
+    picture = plot_residuals(fit)
+    assert [len(part) for _, part in picture.data.groupby("panel", sort=False)] == [160, 160, 20]
+    first = picture.data[picture.data["panel"] == "residuals"]
+    np.testing.assert_allclose(first["y"], fit.residuals() / np.sqrt(fit.variances[-1]))
+    for _, part in picture.data[picture.data["panel"] != "residuals"].groupby("panel"):
+        assert part["x"].is_monotonic_increasing and part["y"].is_monotonic_increasing
+        assert 0.6 < part["y"].std() < 1.4
+    assert len(plot_residuals(site_model(0.0)).axes) == 2
+    with pytest.raises(InputError, match="fit_mixed"):
+        plot_residuals(pd.DataFrame())
 
 
 def test_zipper_covers_as_counted() -> None:

@@ -449,6 +449,42 @@ class MixedModel(Result):
         """Outcome minus fitted values, (n,), in the order of the analysed rows."""
         return self.model.y - self.fitted(conditional=conditional)
 
+    def diagnostics(self, of: str = "rows") -> pd.DataFrame:
+        """What a reader looks at before believing a model.
+
+        Parameters
+        ----------
+        of : {"rows"} or a grouping factor
+
+        Returns
+        -------
+        DataFrame
+            For rows: row (position in the table), one column a grouping factor, fitted (with the random part), residual, standardised
+            (residual over its row's residual SD), marginal (residual without the random part). For a grouping factor: the columns of
+            `random_effects` and standardised, the prediction over the SD predictions have (missing where the variance is zero).
+            Standardised values are about standard normal when the model holds. For a picture: ``trialkit.report.plot_residuals``.
+        """
+        if of == "rows":
+            residual = self.residuals()
+            named = {g.name: np.asarray(g.labels, dtype=object)[g.codes] for g in self.model.groups}
+            return pd.DataFrame(
+                {
+                    "row": self.model.rows,
+                    **{name: pd.array(values, dtype="str") for name, values in named.items()},
+                    "fitted": self.fitted(),
+                    "residual": residual,
+                    "standardised": residual / np.sqrt(random_part.residual_variances(self.model, self.kernel)),
+                    "marginal": self.residuals(conditional=False),
+                }
+            )
+        table = self.random_effects(of)
+        spread = (
+            random_part.effect_variances(self.model, self.kernel, [g.name for g in self.model.groups].index(of)) - table["std_error"] ** 2
+        )
+        usable = spread > 1e-12 * table["std_error"].max() ** 2
+        table["standardised"] = np.where(usable, table["estimate"] / np.sqrt(np.where(usable, spread, 1.0)), np.nan)
+        return table
+
     @property
     def variances_covariance(self) -> Array:
         """Inverse of the expected REML information of `variances` (random intercepts, then residual)."""

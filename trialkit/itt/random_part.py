@@ -149,6 +149,15 @@ def effects(model: ModelFrame, fitted: Any, factor: int) -> pd.DataFrame:
     return out.drop(columns="term") if out["term"].eq(INTERCEPT).all() else out
 
 
+def effect_variances(model: ModelFrame, fitted: Any, factor: int) -> Array:
+    """Variance of each row of `effects`, before any data."""
+    J = len(model.groups[factor].labels)
+    if not isinstance(fitted, StructuredFit):
+        return np.full(J, float(fitted.variances[factor]))
+    kept = [np.diagonal(T) for part, T in zip(model.random, fitted.covariances, strict=True) if part.factor == factor]
+    return np.repeat(np.concatenate(kept), J)
+
+
 def _effects(labels: tuple[str, ...], codes: Any, values: Array, variances: Array, counts: Any) -> pd.DataFrame:
     return pd.DataFrame(
         {

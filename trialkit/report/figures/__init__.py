@@ -10,6 +10,7 @@ from trialkit.report.figures.icc import plot_icc
 from trialkit.report.figures.imputed import plot_imputed, plot_imputed_sites
 from trialkit.report.figures.missing import plot_missing
 from trialkit.report.figures.power import plot_power, plot_power_contour
+from trialkit.report.figures.residuals import plot_residuals
 from trialkit.report.figures.sensitivity import plot_scenarios, plot_tipping
 from trialkit.report.figures.site_map import plot_site_map
 from trialkit.report.figures.sites import plot_caterpillar, plot_cluster_means
@@ -31,6 +32,7 @@ __all__ = [
     "plot_pairs",
     "plot_power",
     "plot_power_contour",
+    "plot_residuals",
     "plot_scenarios",
     "plot_site_map",
     "plot_tipping",
