@@ -43,14 +43,12 @@ pooled <- function(frames, formula) {
 stretch <- function(d, names, by) { for (n in names) d[[n]] <- d[[n]] * by; d }
 
 # chained equations: every number by 2l.pan (random intercept), everything else complete or by the method named
-by_2lpan <- function(d, numbers, maxit, means = list(), other = NULL) {
+by_2lpan <- function(d, numbers, maxit) {
   big <- stretch(d, numbers, 10)
   start <- mice(big, maxit = 0)
   method <- start$method; pred <- start$predictorMatrix
   pred[, ] <- 1; diag(pred) <- 0; pred[, "site"] <- -2; pred["site", ] <- 0
   method[] <- ifelse(colSums(is.na(big)) > 0, "2l.pan", "")
-  for (n in names(other)) method[n] <- other[[n]]
-  for (n in names(means)) pred[n, means[[n]]] <- 3
   sets <- mice(big, m = M, maxit = maxit, method = method, predictorMatrix = pred, paniter = 500, printFlag = FALSE, seed = 20261128)
   lapply(1:M, function(k) stretch(complete(sets, k), numbers, 1 / 10))
 }
@@ -88,7 +86,7 @@ by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine) {
 
 jobs <- list(
   popmis = list("2l.pan" = function(d) by_2lpan(d, c("y", "texp"), 1), pan = function(d) by_joint(d, "y", character(), c("arm", "sex", "texp"), engine = "pan")),
-  brandsma = list("2l.pan" = function(d) by_2lpan(d, c("y", "y_0", "iqv", "ses"), 5, means = list(y = "y_0")), pan = function(d) by_joint(d, c("y", "y_0", "iqv", "ses"), character(), "arm", engine = "pan")),
+  brandsma = list(pan = function(d) by_joint(d, c("y", "y_0", "iqv", "ses"), character(), "arm", engine = "pan")),
   studentratings = list("2l.pan" = function(d) by_2lpan(d, c("y", "read", "cogn", "climate"), 10), jomo = function(d) by_joint(d, c("y", "climate"), character(), c("arm", "read", "cogn", "girl"), engine = "jomo")),
   leadership = list(jomo = function(d) by_joint(d, c("y", "neglead"), "wload", "arm", level2 = "cohes", engine = "jomo")),
   JSPmiss = list(jomo = function(d) by_joint(d, c("y", "ravens"), "fluent", c("arm", "sex", "behaviour"), engine = "jomo")),
