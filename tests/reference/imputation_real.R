@@ -21,6 +21,7 @@ prepare <- list(
   studentratings = function() { d <- mitml::studentratings; data.frame(site = d$ID, arm = as.integer(d$FedState == "SH"), y = d$ReadDis, read = d$ReadAchiev, cogn = d$CognAbility, climate = d$SchClimate, girl = as.integer(d$Sex == "Girl")) },
   leadership = function() { d <- mitml::leadership; data.frame(site = d$GRPID, arm = parity(d$GRPID), y = d$JOBSAT, neglead = d$NEGLEAD, cohes = d$COHES, wload = as.integer(d$WLOAD == "high")) },
   JSPmiss = function() { data(JSPmiss, package = "jomo"); d <- JSPmiss; data.frame(site = as.integer(as.character(d$school)), arm = parity(as.integer(as.character(d$school))), y = d$english, ravens = d$ravens, fluent = as.integer(as.character(d$fluent)), sex = d$sex, behaviour = as.integer(d$behaviour) - 1L) },
+  JSPmiss_numbers = function() prepare$JSPmiss()[, c("site", "arm", "y", "ravens", "sex", "behaviour")],
   cldata = function() { data(cldata, package = "jomo"); d <- cldata; data.frame(site = d$city, arm = parity(d$city), y = d$measure, age = d$age, sex = d$sex, social = as.integer(as.character(d$social))) }
 )
 formulas <- list(
@@ -29,6 +30,7 @@ formulas <- list(
   studentratings = y ~ arm + girl + read + climate + (1 | site),
   leadership = y ~ neglead + cohes + wload + (1 | site),
   JSPmiss = y ~ ravens + sex + factor(fluent) + (1 | site),
+  JSPmiss_numbers = y ~ ravens + sex + (1 | site),
   cldata = y ~ age + sex + factor(social) + (1 | site)
 )
 
@@ -90,6 +92,7 @@ jobs <- list(
   studentratings = list("2l.pan" = function(d) by_2lpan(d, c("y", "read", "cogn", "climate"), 10), jomo = function(d) by_joint(d, c("y", "climate"), character(), c("arm", "read", "cogn", "girl"), engine = "jomo")),
   leadership = list(jomo = function(d) by_joint(d, c("y", "neglead"), "wload", "arm", level2 = "cohes", engine = "jomo")),
   JSPmiss = list(jomo = function(d) by_joint(d, c("y", "ravens"), "fluent", c("arm", "sex", "behaviour"), engine = "jomo")),
+  JSPmiss_numbers = list(pan = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "pan"), jomo = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo")),
   cldata = list(jomo = function(d) by_joint(d, "y", "social", c("arm", "age", "sex"), engine = "jomo"))
 )
 
