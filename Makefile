@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: demo test lint types check calibration references synthetic bench lock clean
+.PHONY: demo test lint types check calibration push nightly release references synthetic bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/trialkit demo -o demo --force
@@ -36,6 +36,17 @@ check: lint types test
 # the slower tier: many more problems against oracles; stored simulation results are made again and compared
 calibration: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# tiers of the calibration: at every push the fixed seeds, in a minute or two; each night all that is stored made again and fresh trials whose
+# seed is the date; before a release 100,000 of them a cell
+push: $(STAMP)
+	$(BIN)/python -m pytest -m "calibration and not slow" tests/calibration
+
+nightly: $(STAMP) calibration
+	$(BIN)/python tests/calibration/test_exact_sizes.py --seed $$(date -u +%Y%m%d) --trials 20000
+
+release: $(STAMP) calibration
+	$(BIN)/python tests/calibration/test_exact_sizes.py --seed $$(date -u +%Y%m%d) --trials 100000
 
 # the shipped data sets, made again from their scenario
 synthetic: $(STAMP)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from trialkit.simulation.verdict import binomial_limits
 
 ROOT = Path(__file__).resolve().parent.parent
 STORED = ROOT / "tests" / "calibration" / "results"
@@ -114,12 +117,38 @@ def imputation() -> list[str]:
     return out
 
 
+def sizes() -> list[str]:
+    """Sizes that theory gives exactly."""
+    stored = load("exact_sizes")
+    trials, seed = stored["cells"][0]["trials"], stored["seed"]
+    out = [
+        "",
+        "## Sizes that are known exactly",
+        f"{trials:,} null trials a cell (seed {seed}), nominal 5%. A right engine does not always reject 5%: each count is held to the exact",
+        "binomial limits of its own size, false alarm 1e-6. The formulas are in `tests/calibration/test_exact_sizes.py` and, for the second",
+        "table, in `test_itt_size.py` beside it; where no exact size is shown, the band is in that file.",
+        "",
+        row("test", "exact size, %", "rejected, %", "rejected", "limits"),
+        row(*["---"] * 5),
+    ]
+    for c in stored["cells"]:
+        low, high = binomial_limits(trials, c["exact"], false_alarm=1e-6) if c["exact"] else (0, 0)
+        out.append(row(c["cell"], f"{100 * c['exact']:.2f}", f"{100 * c['rejected'] / trials:.2f}", c["rejected"], f"{low} to {high}"))
+    out += ["", row("sites", "test", "data", "trials", "exact size, %", "rejected, %"), row(*["---"] * 6)]
+    for c in load("itt_size")["cells"]:
+        exact = "" if c["exact"] is None else f"{100 * c['exact']:.2f}"
+        name = c["analysis"].replace("_", "-")
+        out.append(row(c["sites"], name, c["data"], c["trials"], exact, f"{100 * c['rejected'] / c['trials']:.2f}"))
+    digests = [f"`{p.name}` {hashlib.sha256(p.read_bytes()).hexdigest()[:12]}" for p in sorted(STORED.glob("*.json"))]
+    return [*out, "", "Stored files, with the first digits of their SHA-256: " + ", ".join(digests) + "."]
+
+
 def page() -> str:
     """The whole page."""
     models = json.loads((ROOT / "tests" / "reference" / "mixed_models.json").read_text(encoding="utf-8"))
     singular = sum(any(case["reml"]["singular"]) for case in models["cases"])
     head = HEAD.format(sets=len(models["cases"]), singular=singular)
-    return "\n".join([head.rstrip("\n"), *supervision(), *imputation()]) + "\n"
+    return "\n".join([head.rstrip("\n"), *supervision(), *imputation(), *sizes()]) + "\n"
 
 
 if __name__ == "__main__":
