@@ -101,15 +101,28 @@ def random_design(rng: np.random.Generator) -> dict:
     return a
 
 
+def with_margin_or_control(rng, a):
+    """A margin on any design that can have one, or comparisons with control in place of several arms."""
+    if "arms" in a and a["distribution"] in ("f", "z", "z-both-tails"):
+        return a | {"versus_control": str(rng.choice(["dunnett", "bonferroni"])), "success": str(rng.choice(["each", "any", "all"]))}
+    if "arms" in a or "means" in a or "contrast" in a:
+        return a
+    kind = str(rng.choice(["non-inferiority", "equivalence", "superiority-by-margin"]))
+    return a | {"hypothesis": kind, "margin": float(np.exp(rng.normal() - 1)), "better": str(rng.choice(["higher", "lower"]))}
+
+
 def check_finite(rng):
     arguments = random_design(rng)
+    moved = rng.random() < 0.2
+    if moved:
+        arguments = with_margin_or_control(rng, arguments)
     spec = PowerDesign(**arguments)
     found = precision(spec)
     value = power_from(found, spec)
     assert math.isfinite(value) and 0 <= value <= 1, arguments
     assert math.isfinite(found.variance) and found.variance > 0 and found.df > 0, arguments
     level = spec.alpha / spec.comparisons
-    if spec.distribution == "f":
+    if spec.distribution == "f" and not moved:
         assert value >= level * (1 - 1e-9), arguments
 
 

@@ -432,3 +432,26 @@ def test_the_normal_formula_asks_for_no_degrees_of_freedom():
     assert sample_size(cluster_size=200, icc=0.01, effect=2.0, distribution="z").exact < 2
     with pytest.raises(InputError, match="degrees of freedom"):
         power(clusters=2, cluster_size=50, icc=0.01, effect=0.8)
+
+
+def test_the_effect_by_another_name():
+    base = {"clusters": 30, "cluster_size": 25, "icc": 0.04}
+    for name, more in (
+        ("p_intervention", {"p_control": 0.3}),
+        ("odds_ratio", {"p_control": 0.3, "scale": "log-odds"}),
+        ("odds_ratio", {"proportions": (0.2, 0.3, 0.5)}),
+        ("hazard_ratio", {"event_probability": 0.4}),
+        ("rate_intervention", {"outcome": "count", "rate_control": 2.0}),
+    ):
+        for direction in ("increase", "decrease"):
+            found = solve(find=name, power=0.8, direction=direction, **base, **more)
+            assert found.value == getattr(found.design, name) and found.power == pytest.approx(0.8, abs=1e-9)
+            assert power(**base, **more, **{name: found.value}).power == pytest.approx(0.8, abs=1e-9)
+    with pytest.raises(InputError, match="belongs to"):
+        solve(find="hazard_ratio", **base)
+    events = solve(find="event_probability", hazard_ratio=0.6, **base)
+    assert power(hazard_ratio=0.6, event_probability=events.value, **base).power == pytest.approx(0.8, abs=1e-9)
+    kind = solve(find="modifier_icc", effect=0.25, power=0.7, **{**base, "icc": 0.2})
+    assert kind.power == pytest.approx(0.7, abs=1e-9)
+    inner = solve(find="subcluster_size", clusters=20, subclusters=4, icc=0.05, icc_subcluster=0.05, effect=0.6)
+    assert inner.power >= 0.8 and inner.design.subcluster_size * 4 == inner.cluster_size

@@ -43,9 +43,22 @@ _SEARCH: dict[str, tuple[float, float]] = {
     "overdispersion": (1e-6, 1e6),
     "modifier_sd": (1e-9, 1e9),
     "margin": (1e-9, 1e9),
+    "event_probability": (1e-6, 1.0),
+    "modifier_icc": (0.0, 1.0),
 }
 # a value to start from, where without one the design could not be told
-_STAND_IN = {"icc": 0.01, "controls": 100.0, "cac": 0.5, "person_time": 1.0, "k": 0.1, "margin": 1.0}
+_STAND_IN = {
+    "icc": 0.01,
+    "controls": 100.0,
+    "cac": 0.5,
+    "person_time": 1.0,
+    "k": 0.1,
+    "margin": 1.0,
+    "event_probability": 0.5,
+    "modifier_icc": 0.1,
+}
+# another name for the effect, and what an effect on the analysis scale is under it
+_EFFECT_NAMES = ("p_intervention", "odds_ratio", "rate_intervention", "hazard_ratio")
 _MOST = 1e9
 _LOGARITHMIC = ("alpha", "sd", "person_time", "controls", "overdispersion", "modifier_sd", "allocation_ratio", "intervention_sd", "margin")
 
@@ -207,7 +220,8 @@ def solve(design: PowerDesign | None = None, /, *, find: str, power: float = 0.8
     design : PowerDesign, optional
     find : str
         "power", "clusters", "pairs", "cluster_size", "effect", "icc", "cluster_size_cv", "alpha", "cac", "iac", "matching_correlation",
-        "allocation_ratio", "attrition", "r2_cluster" and others.
+        "allocation_ratio", "attrition", "r2_cluster", "margin" and others; "p_intervention", "odds_ratio", "rate_intervention" and
+        "hazard_ratio" are the effect by another name (with ``direction="decrease"`` below the control arm's).
     power : float
         The wanted power.
     **arguments
@@ -232,6 +246,10 @@ def solve(design: PowerDesign | None = None, /, *, find: str, power: float = 0.8
         from trialkit.power import verbs
 
         return verbs.power(design, **arguments)
+    if find in _EFFECT_NAMES:
+        return _named_effect(detectable_effect(design, power=power, **arguments), find)
+    if find == "subcluster_size":
+        return sample_size(design, power=power, find=find, **arguments)
     if find in ("clusters", "pairs", "cluster_size"):
         spec = build(arguments, design)
         cleared = spec.replace(**{find: None}) if find != "pairs" else spec.replace(pairs=None)
@@ -240,7 +258,11 @@ def solve(design: PowerDesign | None = None, /, *, find: str, power: float = 0.8
         return detectable_effect(design, power=power, **arguments)
     if find not in _SEARCH:
         raise InputError(
-            unknown_word(find, ("power", "clusters", "pairs", "cluster_size", "effect", *_SEARCH), what="argument to solve for")
+            unknown_word(
+                find,
+                ("power", "clusters", "pairs", "cluster_size", "subcluster_size", "effect", *_EFFECT_NAMES, *_SEARCH),
+                what="argument to solve for",
+            )
         )
     stand_in = _STAND_IN.get(find)
     if stand_in is not None and find not in arguments and (design is None or getattr(design, find) is None):
@@ -564,6 +586,25 @@ def _find_effect(design: PowerDesign, target: float, sign: float) -> PowerResult
     solved = design.replace(effect=effect)
     found = precision(solved)
     return PowerResult(solved, power_from(found, solved), found, solved_for="effect", exact=effect, target=target)
+
+
+def _named_effect(found: PowerResult, name: str) -> PowerResult:
+    """The effect as a proportion, a rate or a ratio."""
+    design, effect = found.design, float(found.effect or 0.0)
+    outcome = {"p_intervention": ("binary",), "odds_ratio": ("binary", "ordinal"), "rate_intervention": ("rate", "count")}
+    if design.outcome not in outcome.get(name, ("survival",)):
+        raise InputError(f"{name} belongs to a {' or '.join(outcome.get(name, ('survival',)))} outcome, and this one is {design.outcome}.")
+    if name in ("p_intervention", "odds_ratio") and design.outcome == "binary":
+        p0, p1 = control_proportion(design), float(found.p_intervention or 0.0)
+        value = p1 if name == "p_intervention" else p1 / (1 - p1) / (p0 / (1 - p0))
+    elif name == "rate_intervention":
+        l0 = float(design.rate_control or 0.0)
+        value = l0 * math.exp(effect) if design.scale == "log-ratio" else l0 + effect
+    else:
+        value = math.exp(effect)
+    solved = design.replace(effect=None).replace(**{name: value})
+    again = precision(solved)
+    return PowerResult(solved, power_from(again, solved), again, solved_for=name, exact=value, target=found.target)
 
 
 def _find_common_effect(design: PowerDesign, target: float, sign: float) -> PowerResult:
