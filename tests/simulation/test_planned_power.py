@@ -176,6 +176,7 @@ def test_pairs_under_each_analysis() -> None:
     assert inside(rows.loc["permutation", "type_i"], 24 / 512)
     assert rows.loc["cluster means", "type_i"] < 0.035  # pairs that are alike, ignored
     assert rows.loc["gee, mancl-derouen", "type_i"] < rows.loc["gee", "type_i"] < rows.loc["gee, uncorrected", "type_i"]
+    assert (found.settings["pairs"], found.settings["cluster_size"]) == (9, 12.0)  # what a power curve places its check points by
     assert "in 9 pairs" in str(found) and "pairs - 1" in str(found)
     fixed = planned_power(**design, trials=4000, seed=4, pair_effects="fixed").frame.set_index("analysis")
     assert abs(fixed.loc["kenward-roger", "power"] - fixed.loc["paired t", "power"]) < 0.02

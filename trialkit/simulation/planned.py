@@ -243,7 +243,7 @@ def _parallel(spec: PowerDesign, test: Test, settings: dict[str, Any], people: F
         means, ssw = planned_parallel.draw(sites, float(spec.icc), n, seed, chunk)
         return planned_parallel.analyse(means, ssw, sites, test, chosen, seed, chunk)
 
-    more = {"people": int(sites.sum()), "df_rule": "sites - 2"}
+    more = {"cluster_size": float(sites.mean()), "people": int(sites.sum()), "df_rule": "sites - 2"}
     formula = _formula(spec) if np.ptp(sites) == 0 else float("nan")
     return _Plan(run, planned_parallel.ANALYSES, ("kenward-roger", "satterthwaite", "cluster means"), settings | more, formula)
 
@@ -261,6 +261,8 @@ def _pairs(spec: PowerDesign, test: Test, settings: dict[str, Any], pair_effects
         return planned_pairs.analyse(means, ssw, m, test, chosen, pair_effects, seed, chunk)
 
     more = {
+        "pairs": int(spec.pairs),
+        "cluster_size": m,
         "people": int(m * spec.clusters),
         "matching_correlation": r,
         "matching_scale": spec.matching_scale,
@@ -288,6 +290,7 @@ def _layout(spec: PowerDesign, test: Test, settings: dict[str, Any], level: str 
         return planned_layout.analyse(wedge, means, ssw, found, chosen, used, seed, chunk)
 
     more = {
+        "cluster_size": float(wedge.size[wedge.sequence][wedge.cells].mean()),
         "people": round(float((wedge.size[wedge.sequence] * wedge.cells).sum())),
         "layout": [[None if np.isnan(v) else v for v in row] for row in spec.layout],
         "correlation": spec.correlation,
