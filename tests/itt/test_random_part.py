@@ -213,3 +213,23 @@ def test_likelihood_ratio():
     ):
         with pytest.raises(InputError, match=says):
             a.compare(b)
+
+
+def test_counted_df_of_a_coefficient_that_varies_between_pairs(paired):
+    d = paired
+    contained = fit_mixed("y ~ arm + x", d, groups=["pair"], slopes={"pair": "arm"}, inference="containment")
+    assert contained.row("armintervention")["df"] == d["pair"].nunique() - 1
+    assert contained.row("x")["df"] == d.shape[0] - d["pair"].nunique() - 2
+    between = fit_mixed("y ~ arm + x", d, groups=["pair"], slopes={"pair": "arm"}, inference="between-within")
+    assert any("know nothing of random slopes" in note for note in between.notes)
+
+
+def test_every_argument_says_what_it_wants(paired):
+    for arguments, says in (
+        ({"slopes": "arm"}, "name the grouping column of each slope"),
+        ({"residual_by": 3}, "name of a column"),
+        ({"weights": 2.0}, "name of a column"),
+        ({"residual_by": "x"}, "Join levels"),
+    ):
+        with pytest.raises(InputError, match=says):
+            fit_mixed("y ~ arm", paired, groups="pair", **arguments)

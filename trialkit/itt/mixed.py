@@ -617,6 +617,9 @@ def fit_mixed(
     check_conf_level(conf_level)
     if engine not in ("trialkit", "statsmodels"):
         raise InputError(unknown_word(str(engine), ("trialkit", "statsmodels"), what="engine"))
+    for name, value in (("residual_by", residual_by), ("weights", weights)):
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name}={value!r}: give the name of a column.")
     if not isinstance(frame, pd.DataFrame):
         frame = normalise(frame)
     count = len(asked) if asked is not None else len(parsed.groups)
@@ -644,6 +647,8 @@ def fit_mixed(
 def _slopes(slopes: Mapping[str, str | Sequence[str]] | None, groups: Sequence[str] | None) -> tuple[RandomPart, ...]:
     if slopes is None:
         return ()
+    if not isinstance(slopes, Mapping):
+        raise InputError(f"slopes={slopes!r}: name the grouping column of each slope, for example slopes={{'pair': 'arm'}}.")
     if groups is None:
         raise InputError("slopes= goes with groups=. With the groups in the formula, write the slope there: (1 + arm|pair).")
     out = []
@@ -691,7 +696,10 @@ def refuse(status: str, model: ModelFrame) -> None:
         "Check the column.",
         "exact_fit": f"the fixed effects reproduce {outcome!r} exactly, so there is no residual to judge them by. "
         "Check for a covariate that is the outcome itself.",
-        "zero_residual": f"{outcome!r} does not vary within {inner.name} once the fixed effects are taken out, so the residual variance is "
+        "zero_residual": f"in some level of {model.strata.name!r}, {outcome!r} does not vary within {inner.name} given the fixed effects, "
+        "or has too few rows, so that level's residual variance is zero. Join levels, or leave residual_by= out."
+        if model.strata is not None
+        else f"{outcome!r} does not vary within {inner.name} once the fixed effects are taken out, so the residual variance is "
         f"zero. Analyse one value a {inner.name} (a cluster-level analysis).",
         "no_between_df": f"the fixed effects use up every difference between the {sites}, so the variance between them, and with it any "
         f"p-value for a {inner.name}-level term such as the arm, cannot be estimated. At least two {inner.name}s an arm are needed.",
@@ -768,6 +776,10 @@ def _variance_notes(fitted: Any, model: ModelFrame, inference: str) -> list[str]
     out += [f"{what} (boundary of the parameter space). {kept}".rstrip() for what in random_part.at_zero(model, fitted)]
     if not fitted.optimum.converged:
         out.append("The search for the variances did not settle; see .optimum.")
+    if inference == "between-within" and any(part.names != (INTERCEPT,) for part in model.random):
+        out.append(
+            "Between-within df, as nlme counts them, know nothing of random slopes; see Kenward-Roger or containment for those terms."
+        )
     if inference == "normal":
         out.append("Normal (z) inference ignores that the number of groups is finite; p-values are too small with few of them.")
     return out
@@ -803,8 +815,24 @@ def _counted(L: Array, inference: str, model: ModelFrame, fitted: Any) -> Array:
         return np.full(len(L), float(n - p))
     intercept = model.names.index(INTERCEPT) if INTERCEPT in model.names else None
     by_column = counted_df(model.x, [g.codes for g in model.groups], intercept=intercept, contain_intercept=inference == "containment")
+    if inference == "containment":
+        _contain_slopes(by_column, model)
     # a combination is only as good as its worst part
     return np.array([by_column[np.abs(row) > 0].min() if np.abs(row).any() else math.inf for row in L])
+
+
+def _contain_slopes(df: Array, model: ModelFrame) -> None:
+    """A coefficient that varies between groups has the df of its slopes: the groups in which its column varies, less one."""
+    for part in model.random:
+        codes = model.groups[part.factor].codes
+        for j, name in enumerate(part.names):
+            if name in model.names and name != INTERCEPT:
+                z = part.design[:, j]
+                low, high = (np.full(int(codes.max()) + 1, start) for start in (np.inf, -np.inf))
+                np.minimum.at(low, codes, z)
+                np.maximum.at(high, codes, z)
+                k = model.names.index(name)
+                df[k] = min(df[k], float((high > low).sum()) - 1.0)
 
 
 def _t_table(first: str, labels: Sequence[str], found: _Inference, null: Array, conf_level: float) -> pd.DataFrame:
