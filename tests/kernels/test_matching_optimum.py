@@ -117,6 +117,34 @@ def test_the_search_needs_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert disagreements(300, seed=77)[2] == 0
 
 
+@pytest.mark.parametrize("problems", [150, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wide", [0, 8])
+def test_all_trees_at_once(problems: int, wide: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forest, used for every problem however few are left over; with a frontier for every blossom as well."""
+    monkeypatch.setattr(matching.Forest, "few", 10**9)
+    monkeypatch.setattr(Search, "wide", wide)
+    assert disagreements(problems, seed=31 + wide)[2] == 0
+    monkeypatch.setattr(matching, "assignment_start", plain_start)
+    assert disagreements(problems // 3, seed=32 + wide)[2] == 0
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_many_small_levels_with_odd_counts(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shape the forest is for: the same pairs as one tree at a time finds, each with its certificate."""
+    rng = np.random.default_rng(size)
+    n = 40 * size
+    level, x = np.repeat(np.arange(40), size), rng.integers(0, 10**6, n)
+    limbs = [np.abs(level[:, None] != level).astype(np.int64), np.abs(x[:, None] - x), symmetric(rng.integers(0, 2**40, (n, n)))]
+    edges = ~np.eye(n, dtype=bool)
+    grown: list[int] = []
+    monkeypatch.setattr(matching.Forest, "_join", lambda self, u, v, join=matching.Forest._join: (grown.append(u), join(self, u, v)))
+    together = perfect_matching(limbs, edges)
+    assert isinstance(together, Matching) and together.primal[0] == 20 and len(grown) >= 20
+    monkeypatch.setattr(matching.Forest, "few", 0)
+    alone = perfect_matching(limbs, edges)
+    assert isinstance(alone, Matching) and (alone.mate, alone.primal) == (together.mate, together.primal)
+
+
 @pytest.mark.slow
 def test_ten_thousand_random_problems() -> None:
     solved, impossible, wrong = disagreements(10_000, seed=1)
@@ -195,8 +223,8 @@ def test_duals_beyond_int64_are_redone_in_python_integers(monkeypatch: pytest.Mo
     monkeypatch.setattr("trialkit._kernels.blossom._HEADROOM", 4)
     monkeypatch.setattr(matching, "assignment_start", plain_start)
     kinds = []
-    original = Search.run
-    monkeypatch.setattr(Search, "run", lambda self: (kinds.append(self.pot[0].dtype), original(self))[1])
+    original = matching.Forest.run
+    monkeypatch.setattr(matching.Forest, "run", lambda self: (kinds.append(self.pot[0].dtype), original(self))[1])
     again = perfect_matching([weights], ~np.eye(8, dtype=bool))
     assert isinstance(expected, Matching) and isinstance(again, Matching)
     assert again.primal == expected.primal

@@ -88,6 +88,9 @@ class Search:
         The weight in limb 0 that marks a missing edge.
     """
 
+    # a blossom with more edges to others than this many rows keeps a frontier
+    wide = 8
+
     def __init__(self, limbs: Sequence[Array], y: Sequence[Array], mate: list[int], *, edgeless: int = EDGELESS) -> None:
         n = len(mate)
         self.n = n
@@ -114,8 +117,8 @@ class Search:
         self.source: Array = np.zeros(n, dtype=np.int64)
         self.outer: Array = np.zeros(n, dtype=np.int64)
         self.n_outer = 0
-        self.meetings: list[tuple[Step, int, int]] = []
-        self.hollows: list[tuple[Step, int]] = []
+        self.meetings: list[tuple[Any, ...]] = []  # (step, outer vertex, outer vertex, ...)
+        self.hollows: list[tuple[Any, ...]] = []  # (step, inner blossom, ...)
         self.frontier: dict[int, tuple[list[Array], Array]] = {}
         self.row = [np.empty_like(v) for v in self.pot]
 
@@ -143,7 +146,8 @@ class Search:
 
     # --- one phase: a tree from one root until it meets another vertex without a mate ---------------------------
 
-    def _phase(self, root: int) -> Stuck | None:
+    def _begin(self) -> None:
+        """No tree, no step taken, nothing noted."""
         self.delta = (0,) * self.count
         self.free[:] = True
         self.grow[0].fill(self.edgeless)
@@ -153,6 +157,9 @@ class Search:
         self.meetings.clear()
         self.hollows.clear()
         self.frontier.clear()
+
+    def _phase(self, root: int) -> Stuck | None:
+        self._begin()
         self._make_outer(int(self.top[root]), None)
         while True:
             at_grow, vertex = self._next_grow()
@@ -168,11 +175,10 @@ class Search:
                 if self._grow(s, vertex):
                     return None
             elif step == at_meet:
-                _, u, v = heapq.heappop(self.meetings)
-                self._shrink(u, v)
+                meeting = heapq.heappop(self.meetings)
+                self._shrink(meeting[1], meeting[2])
             else:
-                _, b = heapq.heappop(self.hollows)
-                self._expand_inner(b)
+                self._expand_inner(heapq.heappop(self.hollows)[1])
 
     def _guard(self, step: Step) -> None:
         for value, limb in zip(step, self.pot, strict=True):
@@ -278,28 +284,37 @@ class Search:
         return False
 
     def _augment(self, s: int, v: int) -> None:
+        self._turn(int(self.top[v]), v)
+        self.mate[v] = s
+        self._rematch(s, v)
+        self._close()
+
+    def _rematch(self, s: int, inward: int) -> None:
+        """Give the outer vertex `s` the mate `inward`, and rematch the path from `s` to its root."""
         top, mate, entry = self.top, self.mate, self.entry
-        self._turn(int(top[v]), v)
-        mate[v] = s
-        inward = v
         while True:
             b = int(top[s])
             self._turn(b, s)
             mate[s] = inward
             up = entry[b]
             if up is None:
-                break
+                return
             link = entry[int(top[up[0]])]
             assert link is not None
             s, w = link
             self._turn(int(top[w]), w)
             mate[w] = s
             inward = w
-        self._close()
 
     def _close(self) -> None:
-        """Make the duals absolute again, drop the labels, and dissolve outer blossoms whose dual is zero."""
-        labels = list(self.label.items())
+        """End the phase: no vertex is in a tree any more."""
+        self._release(list(self.label.items()))
+        for limb in self.pot:
+            if limb.dtype != object and (int(limb.max()) >= _HEADROOM or int(limb.min()) <= -_HEADROOM):
+                raise DualsTooLarge
+
+    def _release(self, labels: Sequence[tuple[int, int]]) -> None:
+        """Make the duals of these blossoms absolute again, drop their labels, and dissolve outer ones whose dual is zero."""
         for sign, kind in ((1, _OUTER), (-1, _INNER)):
             members = [v for b, lab in labels if lab == kind for v in self.inside[b]]
             if members:
@@ -308,8 +323,8 @@ class Search:
             if b >= self.n:
                 sign = 2 if lab == _OUTER else -2
                 self.zpot[b] = [z + sign * d for z, d in zip(self.zpot[b], self.delta, strict=True)]
-        self.label.clear()
-        self.entry.clear()
+        for b, _ in labels:
+            del self.label[b], self.entry[b]
         stack = [b for b, lab in labels if lab == _OUTER and b >= self.n]
         while stack:
             b = stack.pop()
@@ -319,9 +334,6 @@ class Search:
                     if child >= self.n:
                         stack.append(child)
                 self._forget(b)
-        for limb in self.pot:
-            if limb.dtype != object and (int(limb.max()) >= _HEADROOM or int(limb.min()) <= -_HEADROOM):
-                raise DualsTooLarge
 
     def _give_up(self) -> Stuck:
         outer = tuple(sorted(tuple(sorted(self.inside[b])) for b, lab in self.label.items() if lab == _OUTER))
@@ -391,14 +403,12 @@ class Search:
         others = others[self.top[others] != b]
         if not others.size:
             return
-        if len(members) * others.size <= 8 * self.n:
+        if len(members) == 1 or len(members) * others.size <= self.wide * self.n:
             rows = np.array(members)
-            slack = [
-                (limb[rows[:, None], others] - pot[rows][:, None] - pot[others]).ravel()
-                for limb, pot in zip(self.limbs, self.pot, strict=True)
-            ]
-            k = _least(slack, np.arange(slack[0].size)) if self.count > 1 else int(slack[0].argmin())
-            self._note_meeting(int(rows[k // others.size]), int(others[k % others.size]), [x[k] for x in slack])
+            first = self.limbs[0][rows[:, None], others] - self.pot[0][rows][:, None] - self.pot[0][others]
+            at, to = np.nonzero(first == first.min())
+            u, v = self._nearest(rows[at], others[to])
+            self._note_meeting(u, v, [limb[u, v] - pot[u] - pot[v] for limb, pot in zip(self.limbs, self.pot, strict=True)])
             return
         nearest, via = self._frontier(b)
         slack = [x[others] - pot[others] for x, pot in zip(nearest, self.pot, strict=True)]
@@ -410,6 +420,8 @@ class Search:
 
         A blossom that grows by a few vertices at a time takes over the frontier of its largest part.
         """
+        if b in self.frontier:
+            return self.frontier[b]
         parts = sorted(self.cycle[b], key=lambda c: len(self.inside[c]))
         heir = parts.pop()
         found = self.frontier.pop(heir, None)
@@ -478,14 +490,24 @@ class Search:
     def _reach(self, freed: list[int]) -> None:
         """The best edge from the tree to vertices that have just left it."""
         outer = self.outer[: self.n_outer]
-        cols = np.array(freed)
-        slack = [limb[cols[:, None], outer] - pot[cols][:, None] - pot[outer] for limb, pot in zip(self.limbs, self.pot, strict=True)]
-        everyone = np.arange(outer.size)
-        for k, v in enumerate(freed):
-            j = _least([x[k] for x in slack], everyone)
-            for g, x in zip(self.grow, slack, strict=True):
-                g[v] = x[k, j]
-            self.source[v] = outer[j]
+        base = self.pot[0][outer]
+        for v in freed:
+            first = self.limbs[0][v].take(outer) - base
+            near = outer[first == first.min()]
+            s, _ = self._nearest(near, np.full(near.size, v))
+            for g, limb, pot in zip(self.grow, self.limbs, self.pot, strict=True):
+                g[v] = limb[s, v] - pot[s] - pot[v]
+            self.source[v] = s
+
+    def _nearest(self, us: Array, vs: Array) -> tuple[int, int]:
+        """Of edges (us[k], vs[k]) that tie in the first limb, the one with the least slack in the others."""
+        for limb, pot in zip(self.limbs[1:], self.pot[1:], strict=True):
+            if us.size == 1:
+                break
+            slack = limb[us, vs] - pot[us] - pot[vs]
+            tied = slack == slack.min()
+            us, vs = us[tied], vs[tied]
+        return int(us[0]), int(vs[0])
 
     def _turn(self, b: int, v: int) -> None:
         """Make `v` the base of blossom `b`: rematch along the even path from its child to the old base, at every depth."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from trialkit._kernels.blossom import EDGELESS, DualsTooLarge, Search, Stuck
+from trialkit._kernels.blossom_forest import Forest
 from trialkit._kernels.matching_proof import check_certificate
 from trialkit._kernels.matching_start import assignment_start
 
@@ -106,7 +107,7 @@ def _search(limbs: Sequence[Array], edges: Array, y: Sequence[Array], mate: Sequ
             max(int(doubled[0].max(initial=0)), int(np.abs(y[0]).max(initial=0)), 1).bit_length() + edges.shape[0].bit_length() + 8
         )
     doubled[0][~edges] = edgeless
-    search = Search(doubled, y, list(mate), edgeless=edgeless)
+    search = Forest(doubled, y, list(mate), edgeless=edgeless)
     return search, search.run()
 
 
