@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -140,3 +142,10 @@ def test_kinds_of_rater_stay_apart() -> None:
     assert sets[0].loc[supervisor, "z"].isna().all()
     assert sets[0].loc[~supervisor, "z"].notna().all()
     assert sets[0]["y"].notna().all()
+
+
+def test_impute_does_not_load_what_only_comparators_need() -> None:
+    """scipy.stats is 40 MB of memory, scikit-learn as much again."""
+    heavy = ("scipy.stats", "sklearn", "statsmodels", "matplotlib")
+    code = f"import sys, trialkit.imputation; sys.exit(any(name in sys.modules for name in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -286,6 +286,12 @@ def test_bad_input_is_named(people: pd.DataFrame, change: Any, words: str) -> No
         impute(change(people), DESIGN, seed=1, m=2, iterations=1)
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_numbers_without_a_variance_in_double_precision_are_refused(people: pd.DataFrame, scale: float) -> None:
+    with pytest.raises(InputError, match=r"'mood' runs from .* Use another unit"):
+        impute(people.assign(mood=people["mood"] * scale), DESIGN, seed=1, m=2, iterations=1)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

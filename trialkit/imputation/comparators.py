@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trialkit._kernels import icc as icc_
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, check_people, few, frame_digest, require_columns, unknown_word
 from trialkit.imputation import variables as variables_
@@ -122,6 +121,9 @@ def _without_sites(people: pd.DataFrame, design: TrialDesign, seed: int, m: int,
 
 def _losses(sets: Imputations, design: TrialDesign, method: str) -> list[tuple[float, dict[str, str]]]:
     """For each numeric outcome with missing cells: the observed ICC, what theory leaves of it, and what the completed sets hold."""
+    # it brings scipy.stats, which impute does not need: 40 MB
+    from trialkit._kernels import icc as icc_
+
     c, out = design.columns, []
     for outcome in design.outcomes:
         cells = sets.cells.get(outcome.name)

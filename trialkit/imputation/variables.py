@@ -21,6 +21,8 @@ TYPES: tuple[str, ...] = ("continuous", "count", "binary", "ordinal", "nominal")
 WHERE = "the participants' table"
 # a covariate of more levels than this enters other models as one score, not as dummies
 _MOST_DUMMIES = 5
+# a number's range beyond this, or below its inverse, has no variance in double precision
+_LARGEST = 1e120
 # an item of more distinct values than this is imputed as a number
 _MOST_RATINGS = 11
 
@@ -176,8 +178,8 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
     Raises
     ------
     InputError
-        No observed value; one observed value only while cells are missing; more than two values of a binary; text in a number; a
-        category that is not among the declared levels.
+        No observed value; one observed value only while cells are missing; a range whose square overflows or vanishes; more than two
+        values of a binary; text in a number; a category that is not among the declared levels.
     """
     name = variable.name
     raw = frame[name]
@@ -201,6 +203,12 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
         if kind != "binary" and len(labels) == 2:
             kind = "ordinal" if variable.role == "item" else "binary"
     seen = values[~np.isnan(values)]
+    low, high = float(seen.min()), float(seen.max())
+    if high - low > _LARGEST or 0 < high - low < 1 / _LARGEST:
+        raise InputError(
+            f"{WHERE}: the column {name!r} runs from {low:.3g} to {high:.3g}{whom}: squares of such numbers cannot be held. Use another "
+            "unit, or correct the cells."
+        )
     if lost.any() and np.ptp(seen) == 0:
         raise InputError(
             f"{WHERE}: the column {name!r} has missing cells and only one observed value{whom} "
