@@ -126,6 +126,47 @@ def test_the_truth_has_the_denominator_of_the_design(denominator: str) -> None:
     assert result.truth[0, 0, 0] == pytest.approx(truth["difference"] / sd)
 
 
+def test_truths_are_on_the_scale_that_the_design_reports() -> None:
+    declared = {
+        "risk": ("binary", "risk-difference"),
+        "ratio": ("binary", "risk-ratio"),
+        "odds": ("binary", "odds-ratio"),
+        "visits": ("count", "rate-ratio"),
+        "pain": ("ordinal", "cumulative-odds-ratio"),
+        "calm": ("ordinal", "cumulative-odds-ratio"),
+    }
+    scale = {"binary": "mean = 0.3", "count": "mean = 3\nsd = 3", "ordinal": "mean = 2\nlow = 0\nhigh = 4"}
+    common = "has_baseline = false\nicc = 0.05"
+    text = "".join(
+        f'[[outcomes]]\nname = "{n}"\ntype = "{kind}"\nmeasure = "{m}"\n{common}\n{scale[kind]}\nd = {0.3 * (n != "calm")}\n'
+        for n, (kind, m) in declared.items()
+    )
+    scenario = Scenario.from_text('sites = {groups = [{name = "c", recruited = 16}]}\npeople = [{role = "p", per_site = 12}]\n' + text)
+    result = check(scenario, trials=2, seed=5, analyses=["complete cases", "GEE", "site means, by people"])
+    row = simulate(scenario, seed=1).truth.set_index("outcome")
+    low, high = row["mean_control"], row["mean_intervention"]
+    log_ratio = np.log(high / low)
+    expected = [
+        high["risk"] - low["risk"],
+        log_ratio["ratio"],
+        math.log(high["odds"] / (1 - high["odds"])) - math.log(low["odds"] / (1 - low["odds"])),
+        log_ratio["visits"],
+        np.nan,
+        0.0,
+    ]
+    np.testing.assert_allclose(result.truth[0, 0], expected, atol=1e-9)
+    np.testing.assert_allclose(result.truth[0, 1], row["estimand"], atol=1e-9)
+    assert not np.isnan(result.values[:, :2, :, 0]).any()
+    # a rate ratio's answer is its logarithm
+    visits = itt(simulate(scenario, seed=result.trial_seeds[0]).people, scenario.design).frame.set_index("outcome").loc["visits"]
+    assert result.values[0, 0, 3, 0] == pytest.approx(math.log(visits["estimate"]))
+    # an unknown truth is said and not held, and an analysis that gives another measure is not compared with it
+    assert "No one true value" in str(result)
+    held = result.limits.query("analysis == 'complete cases' and outcome == 'pain'")["figure"].tolist()
+    assert held == ["failed"]
+    assert {f["outcome"] for f in result.failures} == {"odds", "pain", "calm"}
+
+
 def test_half_of_the_sites_is_a_scheme() -> None:
     scheme = Halves(tuple("abcde"))
     listed = scheme.assignments()

@@ -184,7 +184,9 @@ class _Trial:
             row = rows[o.name]
             out[k] = [float(row[f]) for f in FIELDS]
             other = "measure" in row and ("ratio" in str(row["measure"])) != is_ratio(declared[o.name])
-            if other or "ridit" in str(row.get("measure", "")):
+            # site means of a binary outcome give a risk ratio where odds were asked for
+            odds = getattr(declared[o.name], "chosen_measure", "") == "odds-ratio" and "odds" not in str(row.get("measure", "odds"))
+            if other or odds or "ridit" in str(row.get("measure", "")):
                 wrong.append((k, "analyse", f"it gives a {row['measure']}, which is not the measure of the design"))
                 out[k] = np.nan
                 continue
