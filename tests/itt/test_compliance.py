@@ -85,3 +85,28 @@ def test_refused(change, says):
     covariates = ("age", "edu", "gender") if says.startswith("leave") else ()
     with pytest.raises(InputError, match=says):
         complier_effect(d, outcome="y", received="received", assigned="arm", cluster="site", covariates=covariates)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("kind", ["equal", "size", "adjusted"])
+@pytest.mark.parametrize("name", REFERENCE["site_means"])
+def test_two_stage_least_squares_of_site_means_against_r(name, kind):
+    stored = REFERENCE["site_means"][name][kind]
+    covariates = ("y0",) if kind == "adjusted" else ()
+    weights = "size" if kind == "size" else "equal"
+    fit = complier_effect(
+        people(name), outcome="y", received="received", assigned="arm", cluster="site", covariates=covariates, level="cluster", weights=weights
+    )
+    row = fit.frame.iloc[0]
+    assert [row["estimate"], row["std_error"], row["df"], row["p_value"]] == pytest.approx(
+        [stored["estimate"], stored["se"], stored["df"], stored["p"]], rel=1e-9
+    )
+
+
+def test_site_means_refuse_what_cannot_be_judged():
+    d = people("crt_8clusters")
+    few = d[d["site"].isin([*d.loc[d["arm"] == 1, "site"].unique()[:1], *d.loc[d["arm"] == 0, "site"].unique()])]
+    with pytest.raises(InputError, match="At least two an arm"):
+        complier_effect(few, outcome="y", received="received", assigned="arm", cluster="site", level="cluster")
+    with pytest.raises(InputError, match="Did you mean 'cluster'"):
+        complier_effect(d, outcome="y", received="received", assigned="arm", cluster="site", level="clusters")

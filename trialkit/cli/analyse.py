@@ -8,7 +8,7 @@ import typer
 
 from trialkit.cli._show import check_folder, new_folder, print_json, rows, say
 
-TABLES = ("results.csv", "table2.csv", "table2.html", "table2.tex", "table2.docx")
+TABLES = ("results.csv", "analyses.csv", "table2.csv", "table2.html", "table2.tex", "table2.docx")
 
 
 def analyse(
@@ -21,24 +21,29 @@ def analyse(
     force: bool = typer.Option(False, "--force", help="Overwrite files that exist."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object and nothing else."),
 ) -> None:
-    """Intention-to-treat analysis of every declared outcome, with multiple imputation."""
+    """Intention-to-treat analysis of every declared outcome, with multiple imputation; site means and pairs beside each model."""
     from trialkit.design import TrialDesign
     from trialkit.door import read_table, write_whole
     from trialkit.imputation import impute
     from trialkit.itt import itt
+    from trialkit.itt.beside import ALL, RANDOMISATION
     from trialkit.report import report, write_tables
+    from trialkit.results import Table
 
     declared = TrialDesign.from_toml(design)
     people = read_table(data, text=declared.text_columns)
     check_folder(output, ["report.html", *TABLES], force=force)
     imputations = None if complete_cases else impute(people, declared, m=m, seed=seed)
-    results = itt(people if imputations is None else imputations, declared)
-    page = report(results, design=declared, people=people, imputations=imputations)
+    everything = itt(people if imputations is None else imputations, declared, analyses=[a for a in ALL if a != RANDOMISATION])
+    results = everything.model
+    page = report(everything, design=declared, people=people, imputations=imputations)
     # everything is computed; only now is anything written
     pictures = [f"figures/{p.name}.{kind}" for p in page.pictures for kind in ("svg", "png")]
     folder = new_folder(output, ["report.html", *TABLES, *pictures], force=force)
     write_whole(folder / "report.html", page.html, force=force)
     written = write_tables(results, folder, design=declared, people=people, force=force)
+    write_whole(folder / "analyses.csv", Table(everything.frame).to_csv(), force=force)
+    written.append(folder / "analyses.csv")
     written += page.save_figures(folder / "figures", force=force)
     if as_json:
         print_json(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -69,6 +69,17 @@ class ITTResults(Result):
     provenance: Provenance = field(repr=False)
     title: str = "Intention to treat"
     measures: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def model(self) -> ITTResults:
+        """The same results with the models' rows alone, without the analyses beside them."""
+        kept = self.frame
+        if "analysis" in kept.columns and kept["outcome"].duplicated().any():
+            kept = kept.drop_duplicates("outcome").reset_index(drop=True)
+            if set(kept["analysis"]) == {NAMES["linear-mixed"]}:
+                kept = kept.drop(columns=list(MORE))
+        names = set(kept["outcome"])
+        return replace(self, frame=kept, problems=MappingProxyType({k: v for k, v in self.problems.items() if k in names}))
 
     @property
     def header(self) -> tuple[str, ...]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trialkit.door import InputError, normalise
+from trialkit.door import InputError, normalise, unknown_word
 from trialkit.itt import model_frame
+from trialkit.itt.cluster_level import Weights, site_values
 from trialkit.itt.formula import parse
 from trialkit.itt.mixed import t_quantile, two_sided_p
+from trialkit.itt.model_frame import INTERCEPT, ModelFrame
 from trialkit.itt.robust import Sandwich, sandwich
 from trialkit.results import Result
 
@@ -33,7 +35,8 @@ class ComplierEffect(Result):
     Attributes
     ----------
     frame : DataFrame
-        One row a coefficient: term, estimate, std_error, df, statistic, p_value, conf_low, conf_high; the received column comes second.
+        One row a coefficient: term, estimate, std_error, df, statistic, p_value, conf_low, conf_high; the received column comes second (at
+        the cluster level it is the only one).
     first_stage : float
         What assignment adds to what is received (the compliance, for yes/no).
     first_stage_f : float
@@ -59,6 +62,8 @@ def complier_effect(
     assigned: str,
     cluster: str,
     covariates: Sequence[str] = (),
+    level: Literal["person", "cluster"] = "person",
+    weights: Weights = "equal",
     conf_level: float = 0.95,
 ) -> ComplierEffect:
     """Effect of receiving the intervention, with assignment as instrument.
@@ -71,6 +76,11 @@ def complier_effect(
         Columns; `received` holds numbers (0/1, or a dose), `assigned` the two arms (text: the first in order is the reference).
     covariates : sequence of str
         Exogenous columns, in both stages.
+    level : {"person", "cluster"}
+        People, with a sandwich over clusters; or one value a cluster: the means of outcome and of what was received, what the covariates
+        explain (by least squares without the arm) taken out of both, and t with clusters - 2 - cluster-level covariates df.
+    weights : {"equal", "size"}
+        How clusters count at the cluster level.
     conf_level : float
 
     Raises
@@ -90,6 +100,9 @@ def complier_effect(
     """
     if not 0 < conf_level < 1:
         raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    for word, options, what in ((level, ("person", "cluster"), "level"), (weights, ("equal", "size"), "weights")):
+        if word not in options:
+            raise InputError(unknown_word(str(word), options, what=what))
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
     taken = model_frame.read_column(table, received, why="as what was received")
     if taken.levels is not None and taken.levels != ("FALSE", "TRUE"):
@@ -103,6 +116,10 @@ def complier_effect(
     if len(place[assigned]) != 1 or len(np.unique(model.x[:, place[assigned][0]])) != 2:
         raise InputError(f"the assignment {assigned!r} must have two values among the analysed rows.")
     z = place[assigned][0]
+    lost = (f"{int(unknown.sum())} rows left out because {received} is missing.",) if unknown.any() else ()
+    assumed = "Assumes that assignment acts only through what is received, and that nobody defies it."
+    if level == "cluster":
+        return _by_cluster(model, z, dose, received, weights, conf_level, (*lost, *model.notes(), assumed))
     Z = model.x
     X = Z.copy()
     X[:, z] = dose
@@ -126,11 +143,63 @@ def complier_effect(
     # with perfect compliance the first stage has no residual
     exact = float(np.abs(dose - Z @ first).max()) <= 1e-10 * float(np.abs(dose).max())
     f = math.inf if exact else float(first[z] ** 2 / first_cov.cov[z, z])
-    lost = (f"{int(unknown.sum())} rows left out because {received} is missing.",) if unknown.any() else ()
-    notes = (*lost, *model.notes(), "Assumes that assignment acts only through what is received, and that nobody defies it.")
+    notes = (*lost, *model.notes(), assumed)
     if f < 10:
         notes = (*notes, f"The instrument is weak (first-stage F = {f:.1f}): the estimate is biased and its interval too short.")
     return ComplierEffect(_table(names, beta, second, conf_level), float(first[z]), f, len(model.y), len(clusters), notes)
+
+
+def _by_cluster(
+    model: ModelFrame, z: int, dose: Array, received: str, weights: Weights, conf_level: float, notes: tuple[str, ...]
+) -> ComplierEffect:
+    """Two-stage least squares of cluster means: with one instrument the ratio of the two differences between arms.
+
+    ``b = (Y1 - Y0) / (D1 - D0)``, residuals ``e = Y - a - b D``, ``V(b) = s^2 (1/W0 + 1/W1) / (D1 - D0)^2`` with ``s^2 = sum w e^2 / df``.
+    """
+    arm = model.x[:, z]
+    treated = (arm > arm.min()).astype(np.float64)
+    site = np.asarray(model.groups[0].labels, dtype=object)[model.groups[0].codes]
+    others = [k for k, name in enumerate(model.names) if k != z and name != INTERCEPT]
+    x = model.x[:, others] if others else None
+    outcome, taken = (site_values(v, site, treated, covariates=x) for v in (model.y, dose))
+    J = len(outcome.sites)
+    df = float(J - 2 - outcome.lost_df)
+    on = outcome.arm > 0.5
+    if min(int(on.sum()), int((~on).sum())) < 2 or df < 1:
+        raise InputError(
+            f"{J} clusters leave nothing to judge the effect by. At least two an arm are needed, and more than the covariates."
+        )
+    w = np.ones(J) if weights == "equal" else outcome.n
+    means = {
+        key: [float(np.average(v[part], weights=w[part])) for part in (~on, on)] for key, v in (("y", outcome.value), ("d", taken.value))
+    }
+    gap = means["d"][1] - means["d"][0]
+    if abs(gap) <= 1e-10 * max(float(np.abs(dose).max()), 1e-300):
+        raise InputError(f"assignment does not move {received!r} at all, so there are no compliers to speak of.")
+    b = (means["y"][1] - means["y"][0]) / gap
+    a = means["y"][0] - b * means["d"][0]
+    share = sum(1 / w[part].sum() for part in (~on, on))
+
+    def error(residual: Array) -> float:
+        return math.sqrt(float((w * residual**2).sum()) / df * share)
+
+    se = error(outcome.value - a - b * taken.value) / abs(gap)
+    if not se > 0:
+        raise InputError("the clusters of an arm all have the same value, so there is no variation to judge an effect by.")
+    first = error(taken.value - np.where(on, means["d"][1], means["d"][0]))
+    f = math.inf if first <= 1e-10 * abs(gap) else (gap / first) ** 2
+    if f < 10:
+        notes = (*notes, f"The instrument is weak (first-stage F = {f:.1f}): the estimate is biased and its interval too short.")
+    t = b / se
+    half = float(t_quantile(df, 0.5 + conf_level / 2)) * se
+    row = {
+        "term": [received], "estimate": [b], "std_error": [se], "df": [df], "statistic": [t], "p_value": [float(two_sided_p(t, df))],
+        "conf_low": [b - half], "conf_high": [b + half],
+    }  # fmt: skip
+    how = {"equal": "clusters count equally", "size": "clusters count by their people"}[weights]
+    return ComplierEffect(
+        pd.DataFrame(row).astype({"term": "str"}), gap, f, len(model.y), J, notes, f"Complier-average effect (2SLS of cluster means, {how})"
+    )
 
 
 def _table(names: Sequence[str], beta: Array, found: Sandwich, conf_level: float) -> pd.DataFrame:

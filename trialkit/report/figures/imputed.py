@@ -31,8 +31,13 @@ _SETS = 20  # more sets than this draw the same line
 
 
 def can_compare(imputations: Any) -> bool:
-    """Whether observed and imputed values can be told apart: the sets, and the rows before imputation (``base``)."""
-    return isinstance(getattr(imputations, "base", None), pd.DataFrame) and isinstance(imputations, Iterable)
+    """Whether observed and imputed values can be told apart: the sets, the rows before imputation (``base``), and numbers with holes."""
+    base = getattr(imputations, "base", None)
+    if not isinstance(base, pd.DataFrame) or not isinstance(imputations, Iterable):
+        return False
+    # a trial without missing values, or with missing words alone, has no numbers to compare
+    numbers = [base[v] for v in base.columns if pd.api.types.is_numeric_dtype(base[v]) and not pd.api.types.is_bool_dtype(base[v])]
+    return any(values.isna().any() for values in numbers)
 
 
 def plot_imputed(
