@@ -1,9 +1,9 @@
 """fit_mixed and itt beside statsmodels MixedLM, in one process.
 
-CPU seconds of one thread, median of repeats. 350 people in 85 sites, 11 fixed columns; 10,000 and 1,000,000 rows in a tenth as many sites;
-18 outcomes by 50 completed tables; the supervision trial's whole analysis (imputation, every outcome by Kenward-Roger, site means, pairs and the
-randomisation test beside it, a tipping grid). Peers' figures on record for the first job (single thread, another machine): lme4 + Kenward-Roger 81 ms,
-lmerTest 76 ms, statsmodels 160 ms without small-sample inference.
+CPU seconds of one thread, median of repeats. 350 people in 85 sites, 11 fixed columns; 10,000 and 1,000,000 rows in a tenth as many
+sites; 18 outcomes by 50 completed tables; the supervision trial's whole analysis (imputation, every outcome by Kenward-Roger, site means,
+pairs and the randomisation test beside it, a tipping grid). Peers' figures on record for the first job (single thread, another machine):
+lme4 + Kenward-Roger 81 ms, lmerTest 76 ms, statsmodels 160 ms without small-sample inference.
 
     python benchmarks/bench_itt.py [--repeats 5] [--quick] [--json PATH]
 """
@@ -88,7 +88,7 @@ def whole_trial(outcomes: int = 18, tables: int = 50) -> tuple[list[pd.DataFrame
 
 
 def supervision() -> Callable[[], Any]:
-    """The supervision trial's whole analysis: impute 50 times, every outcome by every method, and a tipping point of each primary outcome."""
+    """The supervision trial's whole analysis: 50 imputations, every outcome by every method, a tipping point of each primary outcome."""
     import trialkit as tk
     from trialkit.imputation import tipping_point
     from trialkit.simulation import shipped_scenario

@@ -94,9 +94,8 @@ def test_two_stage_least_squares_of_site_means_against_r(name, kind):
     stored = REFERENCE["site_means"][name][kind]
     covariates = ("y0",) if kind == "adjusted" else ()
     weights = "size" if kind == "size" else "equal"
-    fit = complier_effect(
-        people(name), outcome="y", received="received", assigned="arm", cluster="site", covariates=covariates, level="cluster", weights=weights
-    )
+    columns = {"outcome": "y", "received": "received", "assigned": "arm", "cluster": "site"}
+    fit = complier_effect(people(name), **columns, covariates=covariates, level="cluster", weights=weights)
     row = fit.frame.iloc[0]
     assert [row["estimate"], row["std_error"], row["df"], row["p_value"]] == pytest.approx(
         [stored["estimate"], stored["se"], stored["df"], stored["p"]], rel=1e-9
