@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ SCALE = 0.5  # half-Cauchy scale of phi
 SIZES = np.array([0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 6])
 SITE = np.repeat(np.arange(len(SIZES)), SIZES)
 N, J, P = len(SITE), len(SIZES), 3
+PAIR = np.array([0, 1, 0, 2, 1, 3, 2, 3, 4, 4, 5, 5])
 
 
 def draw_phi(rng: np.random.Generator, m: int, t_max: float) -> np.ndarray:
@@ -47,7 +49,7 @@ def site_sums(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def ranks_linear(m: int, draws: int, seed: int, thin: int = 2, burn: int = 20) -> dict[str, np.ndarray]:
+def ranks_linear(m: int, draws: int, seed: int, thin: int = 2, burn: int = 20, *, pairs: bool = False) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     streams = Streams(np.random.SeedSequence(seed).spawn(m))
     prior = Prior(np.full(P, 0.25), df=8.0, scale=1.0, site=SCALE)
@@ -55,25 +57,31 @@ def ranks_linear(m: int, draws: int, seed: int, thin: int = 2, burn: int = 20) -
     phi = draw_phi(rng, m, gibbs_linear.T_MAX)
     beta = rng.normal(size=(m, P)) * 2 * np.sqrt(sigma2)[:, None]
     u = rng.normal(size=(m, J)) * (phi * np.sqrt(sigma2))[:, None]
+    if pairs:
+        phi_pair = draw_phi(rng, m, gibbs_linear.T_MAX)
+        u += (rng.normal(size=(m, 6)) * (phi_pair * np.sqrt(sigma2))[:, None])[:, PAIR]
     x = design(rng, m)
     y = (x @ beta[:, :, None])[:, :, 0] + u[:, SITE] + rng.normal(size=(m, N)) * np.sqrt(sigma2)[:, None]
     moments = Moments(x.swapaxes(1, 2) @ x, (y[:, None] @ x)[:, 0], (y**2).sum(1), N, site_sums(x), site_sums(y))
-    layout = Layout.of(SIZES)
+    layout = Layout.of(SIZES, PAIR if pairs else None)
     last = gibbs_linear.draw(moments, layout, prior, streams, beta=None, t=np.full(m, 0.25))
-    below = {name: np.zeros(m, dtype=int) for name in ("beta0", "beta1", "beta2", "sigma2", "phi", "u_empty", "u_six")}
+    names = ("beta0", "beta1", "beta2", "sigma2", "phi", "u_empty", "u_six", *(("phi_pair",) if pairs else ()))
+    below = {name: np.zeros(m, dtype=int) for name in names}
     for k in range(burn + draws * thin):
-        last = gibbs_linear.draw(moments, layout, prior, streams, beta=last.beta, t=last.t)
+        last = gibbs_linear.draw(moments, layout, prior, streams, beta=last.beta, t=last.t, t_pair=last.t_pair)
         if k >= burn and (k - burn) % thin == 0:
             for i in range(P):
                 below[f"beta{i}"] += last.beta[:, i] < beta[:, i]
             below["sigma2"] += last.sigma2 < sigma2
             below["phi"] += last.t / (1 - last.t) < phi
+            if last.t_pair is not None:
+                below["phi_pair"] += last.t_pair / (1 - last.t_pair) < phi_pair
             below["u_empty"] += last.u[:, 0] < u[:, 0]
             below["u_six"] += last.u[:, -1] < u[:, -1]
     return below
 
 
-def ranks_probit(levels: int) -> Callable[..., dict[str, np.ndarray]]:
+def ranks_probit(levels: int, *, pairs: bool = False) -> Callable[..., dict[str, np.ndarray]]:
     def run(m: int, draws: int, seed: int, thin: int = 12, burn: int = 150) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
         streams = Streams(np.random.SeedSequence(seed).spawn(m))
@@ -82,6 +90,9 @@ def ranks_probit(levels: int) -> Callable[..., dict[str, np.ndarray]]:
         phi = draw_phi(rng, m, gibbs_latent.T_MAX)
         beta = rng.normal(size=(m, P))
         u = rng.normal(size=(m, J)) * phi[:, None]
+        if pairs:
+            phi_pair = draw_phi(rng, m, gibbs_latent.T_MAX)
+            u += (rng.normal(size=(m, 6)) * phi_pair[:, None])[:, PAIR]
         cuts = np.zeros((m, levels - 1))
         for row in cuts[:, 1:]:  # ordered and above 0, by rejection from the kernel's prior
             while True:
@@ -98,12 +109,12 @@ def ranks_probit(levels: int) -> Callable[..., dict[str, np.ndarray]]:
             columns=np.arange(P),
             gram=x.swapaxes(1, 2) @ x,
             site_x=site_sums(x),
-            sites=SiteRows.of(SITE, SITE[:1], J),
+            sites=SiteRows.of(SITE, SITE[:1], J, PAIR if pairs else None),
         )
         state = ProbitState(None, np.full(m, 0.25), None, np.tile(np.arange(levels - 1.0), (m, 1)))
         step = np.eye(levels - 2) * 0.5 if levels > 2 else None
         below = {name: np.zeros(m, dtype=int) for name in ("beta0", "beta1", "beta2", "phi", "u_empty", "u_six")}
-        below |= {f"cut{i}": np.zeros(m, dtype=int) for i in range(1, levels - 1)}
+        below |= {f"cut{i}": np.zeros(m, dtype=int) for i in range(1, levels - 1)} | ({"phi_pair": np.zeros(m, dtype=int)} if pairs else {})
         for k in range(burn + draws * thin):
             gibbs_latent.cycle(state, predictors, codes, levels, prior, streams, step=step, moves=4, cut_sd=CUT_SD)
             if k >= burn and (k - burn) % thin == 0:
@@ -112,6 +123,8 @@ def ranks_probit(levels: int) -> Callable[..., dict[str, np.ndarray]]:
                 for i in range(P):
                     below[f"beta{i}"] += state.beta[:, i] < beta[:, i]
                 below["phi"] += state.t / (1 - state.t) < phi
+                if state.t_pair is not None:
+                    below["phi_pair"] += state.t_pair / (1 - state.t_pair) < phi_pair
                 below["u_empty"] += state.u[:, 0] < u[:, 0]
                 below["u_six"] += state.u[:, -1] < u[:, -1]
                 for i in range(1, levels - 1):
@@ -121,7 +134,13 @@ def ranks_probit(levels: int) -> Callable[..., dict[str, np.ndarray]]:
     return run
 
 
-KERNELS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"linear": ranks_linear, "probit": ranks_probit(2), "ordinal": ranks_probit(4)}
+KERNELS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    "linear": ranks_linear,
+    "linear in pairs": partial(ranks_linear, pairs=True),
+    "probit": ranks_probit(2),
+    "probit in pairs": ranks_probit(2, pairs=True),
+    "ordinal": ranks_probit(4),
+}
 
 
 def p_values(ranks: dict[str, np.ndarray], draws: int, bins: int) -> dict[str, float]:
@@ -130,7 +149,9 @@ def p_values(ranks: dict[str, np.ndarray], draws: int, bins: int) -> dict[str, f
     return {name: float(stats.chisquare(np.bincount(r * bins // (draws + 1), minlength=bins)).pvalue) for name, r in ranks.items()}
 
 
-@pytest.mark.parametrize(("kernel", "m", "options"), [("linear", 400, {}), ("probit", 200, {"thin": 8, "burn": 100})])
+@pytest.mark.parametrize(
+    ("kernel", "m", "options"), [("linear", 400, {}), ("linear in pairs", 200, {"thin": 3}), ("probit", 200, {"thin": 8, "burn": 100})]
+)
 def test_ranks_are_uniform(kernel: str, m: int, options: dict[str, int]) -> None:
     found = p_values(KERNELS[kernel](m, 19, seed=20, **options), 19, bins=10)
     assert min(found.values()) > 1e-4, found

@@ -87,12 +87,16 @@ Derived = SiteMean | Sum | Product
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is to be imputed. `z` (n, P) has its first column 1; missing cells hold anything. `site` (n,) is 0..J-1, ascending."""
+    """What is to be imputed. `z` (n, P) has its first column 1; missing cells hold anything. `site` (n,) is 0..J-1, ascending.
+
+    `pair` (J,) is the pair of each site, 0..Q-1, where pairs have a random intercept of their own.
+    """
 
     z: Array
     site: Ints
     targets: tuple[Target, ...]
     derived: tuple[Derived, ...] = ()
+    pair: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Draws:
     sums: dict[int, Array]  # (m, rows) of each `Sum`, by column
     mean: Array  # (iterations, targets, m)  mean of the imputed values
     sd: Array  # (iterations, targets, m)
-    icc: Array  # (iterations, targets, m)  phi^2 / (1 + phi^2); NaN at site level
+    icc: Array  # (iterations, targets, m)  variance of the intercepts over the whole; NaN at site level
     repaired: dict[str, int]  # visits in which a chain needed a ridge, by target
 
 
@@ -124,6 +128,7 @@ class _Memory:
 
     beta: Array | None
     t: Array
+    t_pair: Array | None
     probits: list[ProbitState]
     drawn: Array
 
@@ -145,7 +150,7 @@ class _Engine:
         self.z = np.repeat(problem.z[None], self.m, axis=0)
         self.seen: Array | None = None
         self.memory = [self._first_guess(t) for t in problem.targets]
-        self.plans = [_Plan.of(t, problem.site, self.J, self.P) for t in problem.targets]
+        self.plans = [_Plan.of(t, problem, self.J) for t in problem.targets]
         self._recount()
         for rule in problem.derived:
             self._derive(rule)
@@ -221,8 +226,10 @@ class _Engine:
                 trace[0, i, k] = drawn.mean(axis=1)
                 trace[1, i, k] = drawn.std(axis=1)
                 if not target.site_level:
-                    t = memory.probits[0].t if memory.probits else memory.t
-                    phi2 = (t / (1 - t)) ** 2
+                    kept = memory.probits[0] if memory.probits else memory
+                    phi2 = (kept.t / (1 - kept.t)) ** 2
+                    if kept.t_pair is not None:
+                        phi2 += (kept.t_pair / (1 - kept.t_pair)) ** 2
                     trace[2, i, k] = phi2 / (1 + phi2)
             # sums kept by differences: start each round from a fresh count so that rounding cannot pile up
             self._recount()
@@ -238,7 +245,7 @@ class _Engine:
         if target.site_level:
             rows, source = _rows_of(target.missing, self.problem.site)
         self.z[:, rows[:, None], target.columns] = _encode(target, drawn[:, source])
-        return _Memory(None, np.full(self.m, 0.25), [], drawn)
+        return _Memory(None, np.full(self.m, 0.25), None, [], drawn)
 
     def _write(self, target: Target, plan: _Plan, drawn: Array) -> None:
         values = drawn[:, plan.source] if target.site_level else drawn
@@ -294,9 +301,9 @@ class _Engine:
         prior = Prior(np.zeros(len(target.predictors)), site=target.site_prior)
         if memory.beta is None:
             first = gibbs_linear.draw(moments, layout, prior, self.streams, beta=None, t=memory.t)
-            memory.beta = first.beta
-        draw = gibbs_linear.draw(moments, layout, prior, self.streams, beta=memory.beta, t=memory.t)
-        memory.beta, memory.t = draw.beta, draw.t
+            memory.beta, memory.t_pair = first.beta, first.t_pair
+        draw = gibbs_linear.draw(moments, layout, prior, self.streams, beta=memory.beta, t=memory.t, t_pair=memory.t_pair)
+        memory.beta, memory.t, memory.t_pair = draw.beta, draw.t, draw.t_pair
         self.repaired[target.name] += int(draw.repaired.sum())
         return draw
 
@@ -386,14 +393,15 @@ class _Plan:
     rest: int
 
     @classmethod
-    def of(cls, target: Target, site: Ints, J: int, P: int) -> _Plan:
+    def of(cls, target: Target, problem: Problem, J: int) -> _Plan:
+        site, P, pair = problem.site, problem.z.shape[1], problem.pair
         sites: SiteRows | None = None
         passes: tuple[tuple[Ints, Ints], ...] = ()
         if target.site_level:
             rows, source = _rows_of(target.missing, site)
         else:
             rows, source = target.missing, np.arange(len(target.missing))
-            sites = SiteRows.of(site[target.observed], site[target.missing], J)
+            sites = SiteRows.of(site[target.observed], site[target.missing], J, pair)
             passes = _passes(sites.absent)
         step = scores = None
         nests: list[_Nest] = []
@@ -405,12 +413,12 @@ class _Plan:
             if target.kind == "ordinal" and target.levels > 2:
                 step = gibbs_latent.cut_proposal(codes, target.levels)
             elif target.kind == "nominal":
-                nests, rest = _nests(codes, target.levels, sites, J)
+                nests, rest = _nests(codes, target.levels, sites, J, pair)
         gram_at = (target.predictors[:, None] * P + target.predictors).ravel()
         return cls(rows, source, sites, passes, gram_at, scores, step, tuple(nests), rest)
 
 
-def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int) -> tuple[list[_Nest], int]:
+def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int, pair: Ints | None) -> tuple[list[_Nest], int]:
     """The steps of a nominal variable, the rarest category first: the later steps keep as many rows as they can."""
     order = np.argsort(np.bincount(codes, minlength=levels), kind="stable")
     left, hit = np.arange(len(codes)), np.zeros(len(codes), dtype=np.intp)
@@ -420,7 +428,7 @@ def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int) -> tuple[li
         decided = left[drop]
         left = left[keep]
         hit = (codes[left] == category).astype(np.intp)
-        rows = None if sites is None else SiteRows.of(sites.used[left], sites.absent, J)
+        rows = None if sites is None else SiteRows.of(sites.used[left], sites.absent, J, pair)
         nests.append(_Nest(int(category), keep, drop, () if sites is None else _passes(sites.used[decided]), hit, rows))
     return nests, int(order[-1])
 

@@ -34,10 +34,11 @@ class SiteRows:
     layout: Layout
 
     @classmethod
-    def of(cls, used: Ints, absent: Ints, sites: int) -> SiteRows:
-        """From the site codes 0..sites-1 of the used and the absent rows."""
+    def of(cls, used: Ints, absent: Ints, sites: int, pair: Ints | None = None) -> SiteRows:
+        """From the site codes 0..sites-1 of the used and the absent rows, and the sites' pairs if these have an intercept."""
         present, start = np.unique(used, return_index=True)
-        return cls(used, absent, start.astype(np.intp), present.astype(np.intp), Layout.of(np.bincount(used, minlength=sites)))
+        layout = Layout.of(np.bincount(used, minlength=sites), pair)
+        return cls(used, absent, start.astype(np.intp), present.astype(np.intp), layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class ProbitState:
     t: Array  # (m,)
     u: Array | None  # (m, J)
     cuts: Array  # (m, K - 1), the first is 0
+    t_pair: Array | None = None  # (m,)
 
     @classmethod
     def start(cls, m: int, codes: Ints, levels: int) -> ProbitState:
@@ -145,8 +147,10 @@ def cycle(
             _move_cuts(state, eta, codes, step, streams, moves, cut_sd)
     z = _latents(state.cuts, eta, codes, levels, streams)
     latent = LatentScale(levels - 2, ((state.cuts / cut_sd) ** 2).sum(axis=1))
-    drawn = gibbs_linear.draw(predictors.moments(z), predictors.layout, prior, streams, beta=state.beta, t=state.t, latent=latent)
-    state.beta, state.t, state.u = drawn.beta, drawn.t, drawn.u
+    drawn = gibbs_linear.draw(
+        predictors.moments(z), predictors.layout, prior, streams, beta=state.beta, t=state.t, t_pair=state.t_pair, latent=latent
+    )
+    state.beta, state.t, state.t_pair, state.u = drawn.beta, drawn.t, drawn.t_pair, drawn.u
     state.cuts = state.cuts * drawn.scale[:, None]
     return drawn.repaired
 

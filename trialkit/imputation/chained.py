@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trialkit._kernels import gibbs, pooling
 from trialkit._kernels.convergence import convergence
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, cell_text, check_people, few, frame_digest, nearest_word, require_columns, zero_one
+from trialkit.door import InputError, cell_text, check_people, few, frame_digest, nearest_word, printable, require_columns, zero_one
 from trialkit.imputation import model as modelling
 from trialkit.imputation import variables as variables_
 from trialkit.imputation.imputations import DIAGNOSTICS, Cells, Imputations
@@ -40,6 +40,7 @@ class _Group:
     arm: Array | None
     variables: tuple[Variable, ...]
     treated: Array  # (n,) 0/1, also when arms are imputed apart
+    pair: Ints | None = None  # (J,) of each site, where pairs have an intercept
 
 
 def impute(
@@ -50,6 +51,7 @@ def impute(
     m: int | None = None,
     iterations: int | None = None,
     by_arm: bool | None = None,
+    pair_effects: Literal["none", "random"] | None = None,
     items: bool = False,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     site_level: Sequence[str] = (),
@@ -77,6 +79,10 @@ def impute(
         change a bit.
     m, iterations, by_arm : optional
         Override the design's.
+    pair_effects : {"none", "random"}, optional
+        "random": a random intercept for each pair of sites ([columns] pair) beside that of the site, in every two-level model. By default
+        as the analysis has it: random where the design says ``pair_effects`` "random" or "fixed". A site without a pair is a pair of its
+        own; with arms imputed apart, where a pair is one site, and with fewer than three whole pairs there is none, which is logged.
     items : bool, default False
         Impute a scale score through the items the design declares: in every row whose score is missing its items are imputed and the
         score is their mean (or sum, whichever the observed scores are), in every iteration and completed set. Where the score is observed
@@ -133,7 +139,8 @@ def impute(
     bounds = dict(bounds or {})
     _check_settings(m, iterations, seed, site_prior, rows_per_predictor, jobs)
     base, note = _population(people, design)
-    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items)
+    pairs = _pairs(base, design, pair_effects)
+    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, pairs=pairs)
 
     cells: dict[str, Cells] = {}
     parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
@@ -184,6 +191,7 @@ def impute(
         "m": m,
         "iterations": iterations,
         "by_arm": by_arm,
+        "pair_effects": "none" if pairs is None else "random",
         "items": items,
         "bounds": {k: list(v) for k, v in bounds.items()},
         "site_level": list(site_level),
@@ -251,6 +259,7 @@ def _groups(
     bounds: Mapping[str, tuple[float, float]],
     site_level: Sequence[str],
     items: bool,
+    pairs: list[str] | None,
 ) -> tuple[list[_Group], list[Event]]:
     c = design.columns
     events: list[Event] = []
@@ -288,7 +297,9 @@ def _groups(
             # numpy sorts text by code point, as UTF-8 bytes do
             label = " ".join(filter(None, (kind, "" if a is None else design.arms.labels[int(a)])))
             key = (g,) if a is None else (g, int(a))
-            groups.append(_Group(label, key, rows, codes.astype(np.intp), treated[rows] if a is None else None, variables, treated[rows]))
+            given = treated[rows] if a is None else None
+            pair = None if pairs is None else _pair_codes(pairs, rows, codes, label, events)
+            groups.append(_Group(label, key, rows, codes.astype(np.intp), given, variables, treated[rows], pair))
     for what, names in (("bounds", bounds), ("site_level", site_level)):
         for name in names:
             if name not in seen:
@@ -297,6 +308,41 @@ def _groups(
     if not groups:
         raise InputError(f"{WHERE}: nobody is of a kind that answers an outcome. Column {c.rater!r} holds: {few(sorted(set(kinds)))}.")
     return groups, events
+
+
+def _pairs(base: pd.DataFrame, design: TrialDesign, pair_effects: str | None) -> list[str] | None:
+    """The pair of each row, "" where it has none; None: pairs have no intercept."""
+    if pair_effects not in (None, "none", "random"):
+        raise InputError(f'pair_effects = {pair_effects!r}: say "none" or "random"; a model with fixed pairs is imputed with random ones.')
+    column = design.columns.pair
+    if pair_effects == "random" and column is None:
+        raise InputError('pair_effects = "random": the design names no pair column. Name it under [columns], as pair.')
+    chosen = pair_effects or ("none" if design.analysis.pair_effects == "none" else "random")
+    if column is None or chosen == "none":
+        return None
+    require_columns(base, [column], where=WHERE, why="as the pair, for its random intercept (pair_effects)")
+    pairs = [cell_text(v).strip() for v in base[column].tolist()]
+    of_site: dict[str, str] = {}
+    for site, pair in zip(_labels(base, design.columns.site, "site"), pairs, strict=True):
+        if of_site.setdefault(site, pair) != pair:
+            raise InputError(
+                f"{WHERE}: site {printable(site)!r} is in two pairs, {printable(of_site[site])!r} and {printable(pair)!r}. "
+                f"Correct column {column!r}."
+            )
+    return pairs
+
+
+def _pair_codes(pairs: list[str], rows: Ints, site: NDArray[np.integer], label: str, events: list[Event]) -> Ints | None:
+    """The pair of each site (J,), 0..Q-1; a site without one is a pair of its own. None where pairs cannot be told from sites."""
+    first = np.unique(site, return_index=True)[1]
+    names = [pairs[rows[k]] or f"\0{j}" for j, k in enumerate(first)]
+    _, codes, size = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True, return_counts=True)
+    whole = int((size > 1).sum())
+    if whole < 3:
+        what = f"{whole} pairs hold more than one site: too few for an intercept of their own, so sites alone have one"
+        events.append(Event("no pair intercept", label, what))
+        return None
+    return codes.astype(np.intp)
 
 
 def _labels(base: pd.DataFrame, column: str, role: str) -> list[str]:
@@ -337,7 +383,9 @@ def _model(
     ]
     if all(not c.missing.any() for c in columns):
         return Model(tuple(columns), (), gibbs.Problem(np.empty((0, 0)), group.site, ()), {}, (), ()), skipped
-    return modelling.build(columns, group.site, group.arm, site_prior=site_prior, rows_per_predictor=rows_per_predictor), skipped
+    return modelling.build(
+        columns, group.site, group.arm, site_prior=site_prior, rows_per_predictor=rows_per_predictor, pair=group.pair
+    ), skipped
 
 
 # --- the run --------------------------------------------------------------------------------------------------

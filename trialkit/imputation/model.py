@@ -77,6 +77,7 @@ def build(
     *,
     site_prior: str | float,
     rows_per_predictor: float,
+    pair: Ints | None = None,
 ) -> Model:
     """The model of one group of people.
 
@@ -92,6 +93,8 @@ def build(
         See `gibbs_linear.Prior`.
     rows_per_predictor : float
         Observed rows a predictor must have behind it.
+    pair : int array (J,) or None
+        0..Q-1, the pair of each site; None: no intercept for pairs.
 
     Raises
     ------
@@ -114,7 +117,7 @@ def build(
     z = np.where(np.isnan(matrix.z), 0.0, matrix.z)
     scores = tuple(_score(c, ready, matrix) for c in incomplete if c.variable.items)
     matrix.derived += [s.rule for s in scores]
-    problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived))
+    problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived), pair)
     drawn = tuple(c for c in incomplete if not c.variable.items)
     return Model(tuple(ready), drawn, problem, known, scores, tuple(events))
 
@@ -210,9 +213,9 @@ def _matrix(columns: Sequence[Column], site: Ints, arm: Array | None) -> _Matrix
         names += [column.name] * coded.shape[1]
     derived: list[gibbs.Derived] = []
     for column in columns:
-        # an outcome's model holds the site mean of its own baseline: within- and between-site associations may differ
+        # either wave's model holds the site mean of the other: within- and between-site associations may differ
         partner = column.variable.partner
-        if column.variable.role == "outcome" and partner in place and len(place[partner]) == 1 and not column.site_level:
+        if column.variable.role in ("outcome", "baseline") and partner in place and len(place[partner]) == 1 and not column.site_level:
             source = int(place[partner][0])
             key = f"(site mean of {partner})"
             derived.append(gibbs.SiteMean(source, len(names)))
@@ -298,7 +301,7 @@ def _predictors(
     if variable.partner in matrix.place:
         ordered.append((variable.partner, matrix.place[variable.partner], True))
         mean = f"(site mean of {variable.partner})"
-        if variable.role in ("outcome", "item") and mean in matrix.place:
+        if variable.role in ("outcome", "baseline", "item") and mean in matrix.place:
             ordered.append((mean, matrix.place[mean], True))
     # an item predicts its sister items only, and never meets its own score; all others see scores
     sisters = [c for c in columns if variable.scale is not None and c.variable.scale == variable.scale and c.name != column.name]
