@@ -8,11 +8,13 @@ complete-data df 83 and Barnard-Rubin.
     B10        missing on an interim score w, in opposite directions by arm, ICC .10 (w is not in the analysis model)
     C10        as A with x also 20% missing completely at random, ICC .10
     D25        binary y, latent ICC .25, as A
+    E10        a contextual effect (slope .5 within sites, -.4 between), baseline x 30% missing too, ICC .10
 
 Beside two-level imputation: the full data, complete cases, and single-level imputation (the same engine with everybody a site of
-their own, `impute_by`), which must lose half the ICC.
+their own, `impute_by`), which must lose half the ICC. The joint engine and E10 have a file of their own.
 
-    python tests/calibration/test_imputation_calibration.py [REPLICATES]      writes results/imputation.json
+    python tests/calibration/test_imputation_calibration.py [REPLICATES]            writes results/imputation.json
+    python tests/calibration/test_imputation_calibration.py joint [REPLICATES]      writes results/imputation_joint.json
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +39,15 @@ from trialkit.imputation import impute, impute_by
 
 STORED = Path(__file__).parent / "results" / "imputation.json"
 SETTINGS = {"A05": 0.05, "A20": 0.20, "B10": 0.10, "C10": 0.10, "D25": 0.25}
+STORED_JOINT = Path(__file__).parent / "results" / "imputation_joint.json"
+CONTEXT = {"E10": 0.10}
 SITES, N, EFFECT, M = 85, 350, 0.3, 10
 
 
 def trial(setting: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One trial in full and with its gaps."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(sorted(SETTINGS).index(setting),)))
-    icc = SETTINGS[setting]
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(sorted(SETTINGS | CONTEXT).index(setting),)))
+    icc = (SETTINGS | CONTEXT)[setting]
     weight = rng.gamma(1.2, 1.0, SITES) + 0.1
     extra = np.zeros(SITES, dtype=int)
     for _ in range(N - SITES):  # sites of at most 15
@@ -53,16 +58,22 @@ def trial(setting: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     residual = np.sqrt(icc) * rng.normal(size=SITES)[site] + np.sqrt(1 - icc) * rng.normal(size=N)
     w = 0.7 * residual + 0.5 * x + 0.5 * rng.normal(size=N)
     y = EFFECT * arm + 0.5 * x + residual
+    if setting == "E10":
+        v = np.sqrt(0.3) * rng.normal(size=SITES)[site]
+        x = v + np.sqrt(0.7) * x
+        y = EFFECT * arm + 0.5 * x - 0.9 * v + residual
     if setting == "D25":
         y = (y > 0).astype(float)
     full = pd.DataFrame(
         {"person": np.arange(N), "site": site, "arm": np.where(arm == 1, "intervention", "control"), "w": w, "x": x, "y": y}
     )
     gaps = full.copy()
-    score = 1.3 * w * (2 * arm - 1) if setting == "B10" else 0.6 * x + 0.4 * arm - 0.2
+    score = 1.3 * w * (2 * arm - 1) if setting == "B10" else (0.0 if setting == "E10" else 0.6) * x + 0.4 * arm - 0.2
     gaps.loc[rng.random(N) < expit(-0.85 + score), "y"] = np.nan
     if setting == "C10":
         gaps.loc[rng.random(N) < 0.2, "x"] = np.nan
+    if setting == "E10":
+        gaps.loc[rng.random(N) < 0.3, "x"] = np.nan
     return full, gaps
 
 
@@ -71,6 +82,8 @@ def design(setting: str) -> TrialDesign:
     y: dict[str, Any] = {"name": "y", "type": "binary" if setting == "D25" else "continuous"}
     # the interim score stands where a baseline would: its site mean enters the imputation model
     y |= {"baseline": "w"} if setting == "B10" else {"has_baseline": False}
+    if setting == "E10":
+        return TrialDesign(outcomes=[y | {"has_baseline": True, "baseline": "x"}])
     return TrialDesign(outcomes=[y], covariates=[{"name": "x"}])
 
 
@@ -101,9 +114,24 @@ def replicate(setting: str, seed: int, *, site_prior: str | float = "uniform", s
     return out
 
 
-def study(setting: str, replicates: int, **options: Any) -> dict[str, dict[str, float]]:
+def replicate_joint(setting: str, seed: int) -> dict[str, list[float]]:
+    """The joint engine beside the full data; where baselines are missing, the chained equations too."""
+    full, gaps = trial(setting, seed)
+    out = {
+        "full data": analyse([full]),
+        "joint": analyse(list(impute(gaps, design(setting), seed=seed, m=M, iterations=5, engine="joint"))),
+    }
+    if setting in CONTEXT:
+        out["complete cases"] = analyse([gaps.dropna()])
+        out["two-level"] = analyse(list(impute(gaps, design(setting), seed=seed, m=M, iterations=10)))
+    return out
+
+
+def study(
+    setting: str, replicates: int, *, one: Callable[..., dict[str, list[float]]] = replicate, **options: Any
+) -> dict[str, dict[str, float]]:
     """Operating characteristics of every method over many trials, each with its Monte Carlo error."""
-    runs = [replicate(setting, seed, **options) for seed in range(1, replicates + 1)]
+    runs = [one(setting, seed, **options) for seed in range(1, replicates + 1)]
     full = np.array([r["full data"] for r in runs])
     truth = full[:, 0].mean() if setting == "D25" else EFFECT
     out = {}
@@ -126,9 +154,9 @@ def study(setting: str, replicates: int, **options: Any) -> dict[str, dict[str, 
     return {m: {k: round(float(v), 5) for k, v in row.items()} for m, row in out.items()}
 
 
-def complaints(setting: str, results: dict[str, dict[str, float]]) -> list[str]:
+def complaints(setting: str, results: dict[str, dict[str, float]], method: str = "two-level") -> list[str]:
     """Where two-level imputation leaves the limits set beforehand; Monte Carlo errors are given their two and a half."""
-    two, full = results["two-level"], results["full data"]
+    two, full = results[method], results["full data"]
     out = []
     if abs(two["bias"]) > 2.5 * two["bias_mcse"]:
         out.append(f"bias {two['bias']:.4f}")
@@ -172,7 +200,43 @@ def test_a_rerun_gives_the_stored_figures(setting: str) -> None:
             assert again[method][name] == pytest.approx(value, abs=5e-3), (method, name)
 
 
+@pytest.mark.calibration
+@pytest.mark.parametrize("setting", sorted(SETTINGS | CONTEXT))
+def test_the_joint_engine_keeps_the_limits(setting: str) -> None:
+    stored = json.loads(STORED_JOINT.read_text())
+    assert stored["replicates"] >= 200
+    assert not complaints(setting, stored["settings"][setting], "joint")
+    if setting in CONTEXT:
+        assert not complaints(setting, stored["settings"][setting])
+
+
+@pytest.mark.slow
+@pytest.mark.calibration
+@pytest.mark.parametrize("setting", sorted(SETTINGS | CONTEXT))
+def test_a_rerun_of_the_joint_engine_gives_the_stored_figures(setting: str) -> None:
+    stored = json.loads(STORED_JOINT.read_text())["first"][setting]
+    again = study(setting, 20, one=replicate_joint)
+    for method, row in stored.items():
+        for name, value in row.items():
+            assert again[method][name] == pytest.approx(value, abs=5e-3), (method, name)
+
+
+def main_joint(replicates: int) -> None:
+    out: dict[str, Any] = {"replicates": replicates, "m": M, "settings": {}, "first": {}}
+    for setting in SETTINGS | CONTEXT:
+        out["settings"][setting] = study(setting, replicates, one=replicate_joint)
+        out["first"][setting] = study(setting, 20, one=replicate_joint)
+        sys.stdout.write(f"{setting}  {complaints(setting, out['settings'][setting], 'joint') or 'within limits'}\n")
+        for method, row in out["settings"][setting].items():
+            sys.stdout.write(f"   {method:16s}" + "  ".join(f"{k} {v:.3f}" for k, v in row.items()) + "\n")
+        sys.stdout.flush()
+    STORED_JOINT.write_text(json.dumps(out, indent=1) + "\n")
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["joint"]:
+        main_joint(int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+        return
     replicates = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     out: dict[str, Any] = {"replicates": replicates, "m": M, "settings": {}, "first": {}}
     for setting in SETTINGS:

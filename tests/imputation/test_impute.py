@@ -509,3 +509,136 @@ def test_bad_pairs_are_named() -> None:
     people.loc[people.index[3], "pair"] = "P04"
     with pytest.raises(InputError, match="site '0' is in two pairs"):
         impute(people, design, seed=1, pair_effects="random")
+
+
+def test_sites_may_differ_in_their_variance() -> None:
+    """Half the sites have three times the residual SD of the others; among 40% imputed, so do the imputed values of most of them."""
+    rng = np.random.default_rng(2)
+    sites = 60
+    site = np.r_[np.repeat(np.arange(sites), 10), sites + np.arange(20)]  # and twenty of one person
+    sd = np.where(np.arange(sites + 20) % 2, 0.4, 1.2)
+    y = 0.3 * rng.normal(size=sites + 20)[site] + sd[site] * rng.normal(size=len(site))
+    people = pd.DataFrame({"person": np.arange(len(site)), "site": site, "arm": np.where(site % 4 < 2, "control", "intervention"), "y": y})
+    people["y"] = people["y"].where(rng.random(len(site)) > 0.4)
+    people.loc[people["site"] == 7, "y"] = np.nan  # wholly missing
+    design = TrialDesign(outcomes=[{"name": "y", "has_baseline": False}])
+
+    def spread(**options: Any) -> tuple[float, float]:
+        sets = impute(people, design, seed=1, m=10, iterations=8, **options)
+        cells = sets.cells["y"]
+        where = people["site"].to_numpy()[cells.rows]
+        deviation = cells.values - np.array([people.loc[people["site"] == s, "y"].mean() if s not in (7,) else 0.0 for s in where])
+        narrow, wide = (deviation[:, (where < sites) & (where % 2 == odd) & (where != 7)] for odd in (1, 0))
+        return float(np.nanstd(narrow)), float(np.nanstd(wide))
+
+    narrow, wide = spread(heteroscedastic=True)
+    assert narrow < 0.75
+    assert 1.1 < wide < 1.6
+    equal = spread()
+    assert equal[0] > 0.85
+    with pytest.raises(InputError, match="site intercepts only"):
+        impute(
+            people.assign(pair=people["site"] // 2),
+            TrialDesign(columns={"pair": "pair"}, outcomes=design.outcomes),
+            seed=1,
+            heteroscedastic=True,
+            pair_effects="random",
+        )
+
+
+JOINT = TrialDesign(
+    outcomes=[{"name": "mood"}],
+    covariates=DESIGN.covariates[:2],
+    imputation={"auxiliary": ["budget", "colour", "sick"], "m": 3, "iterations": 2},
+)
+
+
+def test_the_joint_engine_fills_every_type_and_repeats_its_bits(people: pd.DataFrame) -> None:
+    people = people.assign(sick=people["sick"])
+    sets = impute(people, JOINT, seed=5, engine="joint")
+    for name in ("mood", "mood_0", "sick", "smoker", "age_band", "colour", "budget"):
+        seen = people[name].notna()
+        assert sets[0][name].notna().all()
+        assert sets[0].loc[seen, name].tolist() == people.loc[seen, name].tolist()
+    assert set(sets[0]["age_band"]) == {"young", "middle", "old"}
+    assert sets[0].groupby("site")["budget"].nunique().eq(1).all()
+    assert sets.frame["method"].str.contains("joint").any()
+    again = impute(people.sample(frac=1, random_state=4), JOINT, seed=5, m=4, jobs=2, engine="joint")
+    for k in range(3):
+        assert_frame_equal(again[k].loc[people.index], sets[k])
+    big = people.assign(mood=people["mood"] * 1000)
+    for a, b in zip(sets, impute(big, JOINT, seed=5, engine="joint"), strict=True):
+        np.testing.assert_allclose(b["mood"], a["mood"] * 1000, rtol=1e-7)
+
+
+def test_the_joint_engine_keeps_the_icc_of_numbers_and_categories() -> None:
+    rng = np.random.default_rng(8)
+    sites = 300
+    site = np.repeat(np.arange(sites), rng.integers(1, 8, sites))
+    both = rng.normal(size=(sites, 2)) @ np.linalg.cholesky([[0.2, 0.1], [0.1, 0.25]]).T
+    e = rng.normal(size=(len(site), 2)) @ np.linalg.cholesky([[0.8, 0.3], [0.3, 0.75]]).T
+    latent = both[site] + e
+    full = pd.DataFrame({"person": np.arange(len(site)), "site": site, "arm": np.where(site % 2, "control", "intervention")})
+    full = full.assign(y=latent[:, 0], better=(latent[:, 1] > 0).astype(float))
+    people = full.copy()
+    for name in ("y", "better"):
+        people[name] = full[name].where(rng.random(len(site)) > 0.33)
+    design = TrialDesign(outcomes=[{"name": "y", "has_baseline": False}, {"name": "better", "type": "binary", "has_baseline": False}])
+    sets = list(impute(people, design, seed=1, m=8, iterations=5, engine="joint"))
+    for name in ("y", "better"):
+        assert icc_of(sets, name) == pytest.approx(icc_of([full], name), abs=0.04)
+    assert np.mean([f["y"].corr(f["better"]) for f in sets]) == pytest.approx(full["y"].corr(full["better"]), abs=0.05)
+
+
+def test_the_joint_engine_keeps_bounds(people: pd.DataFrame) -> None:
+    low = float(people["mood"].min()) - 0.5
+    assert impute(people, JOINT, seed=1, engine="joint", bounds={"mood": (low, 200.0)}).cells["mood"].values.min() >= low
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "jomo"}, 'say "chained"'),
+        ({"engine": "joint", "items": True}, "has no items"),
+        ({"engine": "joint", "site_prior": 0.5}, "half-t prior of its own"),
+        ({"engine": "joint", "heteroscedastic": True}, "one residual covariance"),
+        ({"engine": "joint", "pair_effects": "random"}, "site intercepts only"),
+    ],
+)
+def test_what_the_joint_engine_has_not_is_said(people: pd.DataFrame, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        impute(people, JOINT, seed=1, **options)
+
+
+def test_too_many_dimensions_are_refused_by_name(people: pd.DataFrame) -> None:
+    many = people.assign(**{f"extra{k}": people["mood"] + k for k in range(6)})
+    design = TrialDesign(outcomes=DESIGN.outcomes, covariates=DESIGN.covariates, imputation={"auxiliary": [f"extra{k}" for k in range(6)]})
+    with pytest.raises(InputError, match="colour 2, age_band 1"):
+        impute(many, design, seed=1, engine="joint")
+
+
+@pytest.mark.parametrize("engine", ["chained", "joint"])
+def test_site_level_columns_of_every_type(engine: Any) -> None:
+    """A number, a count, a binary, an ordered and a plain category of sites, with gaps; each is one value a site, from those seen."""
+    rng = np.random.default_rng(3)
+    people = small_trial(seed=3, missing=0.1)[["person", "site", "arm", "mood_0", "mood"]]
+    sites = np.unique(people["site"])
+    each = pd.DataFrame({"site": sites, "rate": rng.normal(size=60), "beds": rng.poisson(8, 60).astype(float)})
+    each["urban"] = np.where(rng.random(60) < 0.4, "yes", "no")
+    each["size"] = pd.Categorical(rng.choice(["small", "middle", "large"], 60), categories=["small", "middle", "large"], ordered=True)
+    each["owner"] = rng.choice(["county", "church", "firm"], 60)
+    for name in each.columns[1:]:
+        each.loc[rng.random(60) < 0.15, name] = None if name in ("urban", "size", "owner") else np.nan
+    people = people.merge(each, on="site")
+    names = ["rate", "beds", "urban", "size", "owner"]
+    design = TrialDesign(
+        outcomes=[{"name": "mood"}],
+        imputation={"auxiliary": names, "m": 3, "iterations": 3},
+    )
+    sets = impute(people, design, seed=2, engine=engine, site_level=names)
+    for completed in sets:
+        for name in names:
+            assert completed[name].notna().all()
+            assert completed.groupby("site")[name].nunique().eq(1).all()
+            if name not in ("rate", "beds"):
+                assert set(completed[name]) <= set(people[name].dropna())

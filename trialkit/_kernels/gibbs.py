@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trialkit._kernels import gibbs_donors, gibbs_latent, gibbs_linear, truncated
+from trialkit._kernels import gibbs_donors, gibbs_latent, gibbs_linear, gibbs_spread, gibbs_substantive, truncated
 from trialkit._kernels.gibbs_latent import Predictors, ProbitState, SiteRows
 from trialkit._kernels.gibbs_linear import Layout, Prior
+from trialkit._kernels.gibbs_spread import SpreadState
 from trialkit._kernels.gibbs_streams import Streams
 
 Array = NDArray[np.float64]
@@ -37,6 +38,9 @@ class Target:
     `units` are rows for a person-level variable and sites for a site-level one; `missing` (q,) and `observed` (r,) are units in
     ascending order. `values` (r,) holds the observed values: of column `columns[0]` (normal), the raw values (pmm) or codes
     0..K-1 (categories). `coding` (K, k) or, for pmm, (2, 1) = mean and sd, turns a drawn value into the columns of Z.
+    `heteroscedastic` (normal, person-level): sites differ in their residual variance. `given_outcome` (normal, binary or ordinal,
+    person-level): its regression is without the outcome of the substantive model, over all rows, and its cells are drawn from that
+    regression times the density of the outcome.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Target:
     low: float = -np.inf
     high: float = np.inf
     site_prior: str | float = "uniform"
+    heteroscedastic: bool = False
+    given_outcome: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ Derived = SiteMean | Sum | Product
 class Problem:
     """What is to be imputed. `z` (n, P) has its first column 1; missing cells hold anything. `site` (n,) is 0..J-1, ascending.
 
-    `pair` (J,) is the pair of each site, 0..Q-1, where pairs have a random intercept of their own.
+    `pair` (J,) is the pair of each site, 0..Q-1, where pairs have a random intercept of their own. With a substantive model `targets[0]`
+    is its outcome, which may have no missing cell.
     """
 
     z: Array
@@ -131,6 +138,8 @@ class _Memory:
     t_pair: Array | None
     probits: list[ProbitState]
     drawn: Array
+    spread: SpreadState | None = None
+    draw: gibbs_linear.LinearDraw | None = None
 
 
 class _Engine:
@@ -220,15 +229,19 @@ class _Engine:
         for i in range(iterations):
             for k, target in enumerate(targets):
                 memory, plan = self.memory[k], self.plans[k]
-                drawn = self._visit_site(target, plan, memory) if target.site_level else self._visit(target, plan, memory)
+                if target.given_outcome:
+                    drawn = self._visit_given_outcome(target, plan, memory)
+                else:
+                    drawn = self._visit_site(target, plan, memory) if target.site_level else self._visit(target, plan, memory)
                 memory.drawn = drawn
                 self._write(target, plan, drawn)
-                trace[0, i, k] = drawn.mean(axis=1)
-                trace[1, i, k] = drawn.std(axis=1)
+                if drawn.shape[1]:
+                    trace[0, i, k] = drawn.mean(axis=1)
+                    trace[1, i, k] = drawn.std(axis=1)
                 if not target.site_level:
-                    kept = memory.probits[0] if memory.probits else memory
+                    kept = memory.probits[0] if memory.probits else (memory.spread or memory)
                     phi2 = (kept.t / (1 - kept.t)) ** 2
-                    if kept.t_pair is not None:
+                    if not isinstance(kept, SpreadState) and kept.t_pair is not None:
                         phi2 += (kept.t_pair / (1 - kept.t_pair)) ** 2
                     trace[2, i, k] = phi2 / (1 + phi2)
             # sums kept by differences: start each round from a fresh count so that rounding cannot pile up
@@ -248,6 +261,9 @@ class _Engine:
         return _Memory(None, np.full(self.m, 0.25), None, [], drawn)
 
     def _write(self, target: Target, plan: _Plan, drawn: Array) -> None:
+        if not len(plan.rows):
+            self.seen = None
+            return
         values = drawn[:, plan.source] if target.site_level else drawn
         self._replace(target.columns, plan.rows, _encode(target, values), self.seen)
         self.seen = None
@@ -265,7 +281,7 @@ class _Engine:
         site_x = np.take(self.site_sum, take, axis=2)
         for there, rows in plan.absent_passes:
             site_x[:, there] -= x[:, rows]
-        if target.kind == "normal":
+        if target.kind == "normal" and not target.heteroscedastic:
             c = int(target.columns[0])
             y = absent[:, :, c].copy()
             site_y = self.site_sum[:, :, c].copy()
@@ -276,9 +292,94 @@ class _Engine:
             draw = self._linear(target, memory, gibbs_linear.Moments(gram, xy, yy, len(target.observed), site_x, site_y), sites.layout)
             assert draw.u is not None
             eta = (x @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
-            return self._noise(target, eta, draw.sigma2)
+            return self._noise(target, eta, draw.sigma2[:, None])
         predictors = Predictors(np.take(self.z, target.observed, axis=1), x, take, gram, site_x, sites)
         return self._by_kind(target, plan, memory, predictors)
+
+    def _visit_given_outcome(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
+        """A covariate of the substantive model: its own regression times the density of the outcome (Bartlett et al. 2015).
+
+        The regression leaves the outcome out, so that it is drawn from all rows as they now are: those where the covariate is observed
+        are a sample that the outcome may have selected.
+        """
+        sites = plan.sites
+        assert sites is not None
+        take = target.predictors
+        here = np.take(self.z, target.missing, axis=1)
+        x = np.take(here, take, axis=2)
+        gram = np.take(self.gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
+        site_x = np.take(self.site_sum, take, axis=2)
+        if target.kind == "normal":
+            c = int(target.columns[0])
+            xy, yy = np.take(self.gram[:, :, c], take, axis=1), self.gram[:, c, c].copy()
+            moments = gibbs_linear.Moments(gram, xy, yy, self.n, site_x, self.site_sum[:, :, c].copy())
+            draw = self._linear(target, memory, moments, sites.layout)
+            assert draw.u is not None
+            eta = (x @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
+            return gibbs_substantive.draw_numbers(
+                here[:, :, c].copy(),
+                eta,
+                np.sqrt(draw.sigma2)[:, None],
+                here[:, :, int(self.problem.targets[0].columns[0])],
+                self._outcome_polynomial(target, here),
+                np.sqrt(self._outcome().sigma2)[:, None],
+                (target.low, target.high),
+                self.streams,
+            )
+        codes = np.zeros((self.m, self.n), dtype=np.intp)
+        codes[:, target.observed] = target.values.astype(np.intp)
+        codes[:, target.missing] = memory.drawn.astype(np.intp)
+        if not memory.probits:
+            memory.probits = [ProbitState.start(self.m, target.values.astype(np.intp), target.levels)]
+        state = memory.probits[0]
+        predictors = Predictors(self.z, x, take, gram, site_x, sites)
+        self._cycle(target, state, predictors, codes, target.levels, plan.step)
+        assert state.beta is not None
+        assert target.coding is not None
+        eta = predictors.linear_absent(state.beta, state.u)
+        log_weight = np.empty((self.m, len(target.missing), target.levels))
+        for k in range(target.levels):
+            low, high = gibbs_latent.limits(state.cuts, np.full((self.m, eta.shape[1]), k))
+            columns = np.broadcast_to(target.coding[k], (*eta.shape, len(target.columns)))
+            log_weight[:, :, k] = truncated.log_probability(low - eta, high - eta) + self._log_outcome(target, here, columns)
+        share = np.cumsum(np.exp(log_weight - log_weight.max(axis=2, keepdims=True)), axis=2)
+        pick = self.streams.uniform(eta.shape[1])[:, :, None] * share[:, :, -1:]
+        return np.asarray((share[:, :, :-1] < pick).sum(axis=2), dtype=float)
+
+    def _outcome(self) -> gibbs_linear.LinearDraw:
+        """The present parameters of the substantive outcome's model."""
+        draw = self.memory[0].draw
+        assert draw is not None
+        return draw
+
+    def _outcome_mean(self, target: Target, rows: Array, values: Array) -> Array:
+        """Mean (m, q) of the substantive outcome in the rows to impute, were the target's columns `values` (m, q, k) there."""
+        outcome, draw = self.problem.targets[0], self._outcome()
+        assert draw.u is not None
+        rows[:, :, target.columns] = values
+        for rule in self.problem.derived:
+            if isinstance(rule, Product):
+                rows[:, :, rule.column] = rows[:, :, rule.left] * rows[:, :, rule.right]
+        eta = (np.take(rows, outcome.predictors, axis=2) @ draw.beta[:, :, None])[:, :, 0]
+        return np.asarray(eta + np.take(draw.u, np.take(self.problem.site, target.missing), axis=1))
+
+    def _outcome_polynomial(self, target: Target, rows: Array) -> Array:
+        """That mean as a polynomial in the target's one column: coefficients (d + 1, m, q), from its values at d + 1 places."""
+        degree = dict.fromkeys(range(self.P), 0) | {int(target.columns[0]): 1}
+        for rule in self.problem.derived:
+            if isinstance(rule, Product):
+                degree[rule.column] = degree[rule.left] + degree[rule.right]
+        d = max(1, *(degree[int(c)] for c in self.problem.targets[0].predictors))
+        places = np.arange(d + 1.0) - d // 2
+        shape = (self.m, len(target.missing), 1)
+        means = np.stack([self._outcome_mean(target, rows, np.full(shape, x)) for x in places])
+        inverse = np.linalg.inv(np.vander(places, increasing=True))
+        return np.asarray((inverse @ means.reshape(d + 1, -1)).reshape(means.shape))
+
+    def _log_outcome(self, target: Target, rows: Array, values: Array) -> Array:
+        """Log density (m, q) of the substantive outcome there."""
+        y = rows[:, :, int(self.problem.targets[0].columns[0])]
+        return np.asarray(-0.5 * (y - self._outcome_mean(target, rows, values)) ** 2 / self._outcome().sigma2[:, None])
 
     def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         """A site-level variable: one row a site, the predictors' site means, no random intercept."""
@@ -294,7 +395,7 @@ class _Engine:
         )
         if target.kind == "normal":
             draw = self._linear(target, memory, predictors.moments(np.repeat(target.values[None], self.m, axis=0)), None)
-            return self._noise(target, predictors.linear_absent(draw.beta, None), draw.sigma2)
+            return self._noise(target, predictors.linear_absent(draw.beta, None), draw.sigma2[:, None])
         return self._by_kind(target, plan, memory, predictors)
 
     def _linear(self, target: Target, memory: _Memory, moments: gibbs_linear.Moments, layout: Layout | None) -> gibbs_linear.LinearDraw:
@@ -303,12 +404,12 @@ class _Engine:
             first = gibbs_linear.draw(moments, layout, prior, self.streams, beta=None, t=memory.t)
             memory.beta, memory.t_pair = first.beta, first.t_pair
         draw = gibbs_linear.draw(moments, layout, prior, self.streams, beta=memory.beta, t=memory.t, t_pair=memory.t_pair)
-        memory.beta, memory.t, memory.t_pair = draw.beta, draw.t, draw.t_pair
+        memory.beta, memory.t, memory.t_pair, memory.draw = draw.beta, draw.t, draw.t_pair, draw
         self.repaired[target.name] += int(draw.repaired.sum())
         return draw
 
     def _noise(self, target: Target, eta: Array, sigma2: Array) -> Array:
-        s = np.sqrt(sigma2)[:, None]
+        s = np.sqrt(sigma2)
         if np.isinf(target.low) and np.isinf(target.high):
             return eta + s * self.streams.normal(eta.shape[1])
         shape = eta.shape
@@ -317,6 +418,16 @@ class _Engine:
         return np.clip(value, target.low, target.high)
 
     def _by_kind(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
+        if target.kind == "normal":
+            y = np.repeat(target.values[None], self.m, axis=0)
+            prior = Prior(np.zeros(len(target.predictors)), site=target.site_prior)
+            if memory.spread is None:
+                memory.spread = SpreadState.start(predictors, y, prior, self.streams)
+            state = memory.spread
+            self.repaired[target.name] += int(gibbs_spread.cycle(state, predictors, y, prior, self.streams).sum())
+            eta = predictors.linear_absent(state.beta, state.u)
+            assert predictors.sites is not None
+            return self._noise(target, eta, 1 / np.take(state.weight, predictors.sites.absent, axis=1))
         if target.kind == "pmm":
             assert plan.scores is not None
             moments = predictors.moments(np.repeat(plan.scores[None], self.m, axis=0))
@@ -332,13 +443,16 @@ class _Engine:
         return self._probit(target, memory.probits[0], predictors, codes, target.levels, plan.step).astype(float)
 
     def _probit(self, target: Target, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None) -> Ints:
+        self._cycle(target, state, predictors, codes, levels, step)
+        return gibbs_latent.impute(state, predictors, levels, self.streams)
+
+    def _cycle(self, target: Target, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None) -> None:
         precision = np.full(len(predictors.columns), PROBIT_SD**-2)
         precision[0] = PROBIT_INTERCEPT_SD**-2
         prior = Prior(precision, site=target.site_prior, t_max=gibbs_latent.T_MAX)
         for _ in range(FIRST if state.beta is None else INNER):
             repaired = gibbs_latent.cycle(state, predictors, codes, levels, prior, self.streams, step=step)
             self.repaired[target.name] += int(repaired.sum())
-        return gibbs_latent.impute(state, predictors, levels, self.streams)
 
     def _nested(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
         """Nested binary probits: the rarest category against the rest, then the next among those left, and so on."""
@@ -401,7 +515,8 @@ class _Plan:
             rows, source = _rows_of(target.missing, site)
         else:
             rows, source = target.missing, np.arange(len(target.missing))
-            sites = SiteRows.of(site[target.observed], site[target.missing], J, pair)
+            used = site if target.given_outcome else site[target.observed]
+            sites = SiteRows.of(used, site[target.missing], J, pair)
             passes = _passes(sites.absent)
         step = scores = None
         nests: list[_Nest] = []

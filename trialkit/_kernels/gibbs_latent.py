@@ -144,7 +144,7 @@ def cycle(
     else:
         eta = predictors.linear(state.beta, state.u)
         if levels > 2 and step is not None:
-            _move_cuts(state, eta, codes, step, streams, moves, cut_sd)
+            state.cuts = move_cuts(state.cuts, eta, codes, step, streams, moves=moves, cut_sd=cut_sd)
     z = _latents(state.cuts, eta, codes, levels, streams)
     latent = LatentScale(levels - 2, ((state.cuts / cut_sd) ** 2).sum(axis=1))
     drawn = gibbs_linear.draw(
@@ -169,11 +169,12 @@ def _latents(cuts: Array, eta: Array, codes: Ints, levels: int, streams: Streams
     uniform = streams.uniform(eta.shape[1])
     if levels == 2:
         return truncated.one_side(eta, np.broadcast_to(codes == 1, eta.shape), uniform)
-    low, high = _limits(cuts, codes)
+    low, high = limits(cuts, codes)
     return truncated.between(eta, low, high, uniform)
 
 
-def _limits(cuts: Array, codes: Ints) -> tuple[Array, Array]:
+def limits(cuts: Array, codes: Ints) -> tuple[Array, Array]:
+    """Between which cut points (m, K - 1) the latent of each code (r,) or (m, r) lies: two arrays (m, r)."""
     m = len(cuts)
     edges = np.concatenate([np.full((m, 1), -np.inf), cuts, np.full((m, 1), np.inf)], axis=1)
     if codes.ndim == 1:
@@ -181,23 +182,27 @@ def _limits(cuts: Array, codes: Ints) -> tuple[Array, Array]:
     return np.take_along_axis(edges, codes, axis=1), np.take_along_axis(edges, codes + 1, axis=1)
 
 
-def _move_cuts(state: ProbitState, eta: Array, codes: Ints, step: Array, streams: Streams, moves: int, cut_sd: float) -> None:
-    """Random-walk Metropolis on the free cut points with the latents integrated out; their prior is N(0, cut_sd^2), ordered."""
-    current = _log_posterior(state.cuts, eta, codes, cut_sd)
+def move_cuts(cuts: Array, eta: Array, codes: Ints, step: Array, streams: Streams, *, moves: int, cut_sd: float | Array) -> Array:
+    """Random-walk Metropolis on the free cut points with the latents integrated out; their prior is N(0, cut_sd^2), ordered.
+
+    `cuts` (m, K - 1), the first being 0; `eta` (m, r) the latents' means, of variance 1; `cut_sd` may be (m, 1).
+    """
+    current = _log_posterior(cuts, eta, codes, cut_sd)
     jumps = (step @ streams.normal(moves, len(step), 1))[..., 0]
     accept = np.log(streams.uniform(moves))
     for k in range(moves):
-        proposal = state.cuts.copy()
+        proposal = cuts.copy()
         proposal[:, 1:] += jumps[:, k]
         ordered = np.asarray((np.diff(proposal, axis=1) > 0).all(axis=1))
-        proposal = np.where(ordered[:, None], proposal, state.cuts)
+        proposal = np.where(ordered[:, None], proposal, cuts)
         proposed = _log_posterior(proposal, eta, codes, cut_sd)
         take = ordered & (accept[:, k] < proposed - current)
-        state.cuts = np.where(take[:, None], proposal, state.cuts)
+        cuts = np.where(take[:, None], proposal, cuts)
         current = np.where(take, proposed, current)
+    return cuts
 
 
-def _log_posterior(cuts: Array, eta: Array, codes: Ints, cut_sd: float) -> Array:
-    low, high = _limits(cuts, codes)
+def _log_posterior(cuts: Array, eta: Array, codes: Ints, cut_sd: float | Array) -> Array:
+    low, high = limits(cuts, codes)
     likelihood = truncated.log_probability(low - eta, high - eta).sum(axis=1)
     return np.asarray(likelihood - 0.5 * ((cuts / cut_sd) ** 2).sum(axis=1))

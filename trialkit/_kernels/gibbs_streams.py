@@ -38,3 +38,7 @@ class Streams:
     def chi2(self, df: float) -> Array:
         """Chi-square numbers (m,)."""
         return np.array([generator.chisquare(df) for generator in self._generators])
+
+    def gamma(self, shape: Array) -> Array:
+        """Gamma numbers of scale 1 for shapes (m, k): (m, k)."""
+        return np.array([generator.standard_gamma(row) for generator, row in zip(self._generators, shape, strict=True)])

@@ -36,7 +36,8 @@ def between(mean: Array, low: Array, high: Array, uniform: Array) -> Array:
     """Draws from N(mean, 1) given low < x < high; limits may be infinite; arrays of one shape."""
     a, b = low - mean, high - mean
     # work in the lower tail, where Phi keeps its relative precision
-    flip = a + b > 0
+    with np.errstate(invalid="ignore"):  # both limits infinite: either way round
+        flip = a + b > 0
     a, b = np.where(flip, -b, a), np.where(flip, -a, b)
     pa, pb = special.ndtr(a), special.ndtr(b)
     with np.errstate(divide="ignore"):

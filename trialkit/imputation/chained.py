@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trialkit._kernels import gibbs, pooling
+from trialkit._kernels import gibbs, gibbs_joint, pooling
 from trialkit._kernels.convergence import convergence
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, check_people, few, frame_digest, nearest_word, printable, require_columns, zero_one
+from trialkit.imputation import joint
 from trialkit.imputation import model as modelling
+from trialkit.imputation import substantive as substantive_
 from trialkit.imputation import variables as variables_
 from trialkit.imputation.imputations import DIAGNOSTICS, Cells, Imputations
 from trialkit.imputation.model import Event, Model, Score
+from trialkit.imputation.substantive import Substantive
 from trialkit.imputation.variables import WHERE, Column, Variable
 from trialkit.results import Provenance
 
@@ -27,6 +30,7 @@ Ints = NDArray[np.intp]
 # bytes of the design matrices of one block of chains: small enough to stay in a processor's cache
 _BLOCK_BYTES = 12_000_000
 _R_HAT = 1.1
+ENGINES = {"chained": "chained equations, two-level, collapsed Gibbs", "joint": "joint latent-normal model, two-level, Gibbs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,10 @@ def impute(
     m: int | None = None,
     iterations: int | None = None,
     by_arm: bool | None = None,
+    engine: Literal["chained", "joint"] = "chained",
     pair_effects: Literal["none", "random"] | None = None,
+    heteroscedastic: bool = False,
+    substantive: str | None = None,
     items: bool = False,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     site_level: Sequence[str] = (),
@@ -60,7 +67,7 @@ def impute(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imputations:
-    r"""Two-level multiple imputation of a trial's people, by chained equations.
+    r"""Two-level multiple imputation of a trial's people, by chained equations or by a joint latent-normal model.
 
     Every incomplete column of the design (both waves of each outcome, covariates, auxiliaries) is regressed on arm, its own other wave,
     the site mean of its own baseline, the covariates and all other columns, with a random site intercept, and its missing cells are drawn
@@ -79,10 +86,24 @@ def impute(
         change a bit.
     m, iterations, by_arm : optional
         Override the design's.
+    engine : {"chained", "joint"}, default "chained"
+        "joint": all incomplete variables in one latent-normal model with one covariance within sites and one between (half-t priors,
+        Huang and Wand 2013), complete ones its predictors; for few incomplete variables, up to 10 latent dimensions (a categorical one
+        counts its categories less one). Use it to check the chained equations, or where site-level variables or associations between
+        sites matter most. An iteration is 10 cycles. Counts are imputed through normal scores; `site_prior`, `items` and a pair intercept
+        belong to the chained equations.
     pair_effects : {"none", "random"}, optional
         "random": a random intercept for each pair of sites ([columns] pair) beside that of the site, in every two-level model. By default
         as the analysis has it: random where the design says ``pair_effects`` "random" or "fixed". A site without a pair is a pair of its
         own; with arms imputed apart, where a pair is one site, and with fewer than three whole pairs there is none, which is logged.
+    heteroscedastic : bool, default False
+        Let the residual variance of each continuous person-level column differ by site, drawn from a hierarchy (Kasim and Raudenbush
+        1998), so that a site of one person, or of none observed, borrows it from the others. Chained equations without a pair intercept.
+    substantive : str, optional
+        The analysis model of one continuous outcome, with its interactions and powers: ``"mood ~ arm * mood_0 + I(age**2)"`` (the site's
+        random intercept is understood, main effects are added). A column that enters a product is then drawn from its own model times
+        the density of the outcome under this one (substantive-model-compatible, Bartlett and others 2015), and its products follow from
+        it. Such columns are continuous, binary or ordinal where they have missing cells. Other columns stay predictors of the outcome.
     items : bool, default False
         Impute a scale score through the items the design declares: in every row whose score is missing its items are imputed and the
         score is their mean (or sum, whichever the observed scores are), in every iteration and completed set. Where the score is observed
@@ -139,9 +160,14 @@ def impute(
     bounds = dict(bounds or {})
     _check_settings(m, iterations, seed, site_prior, rows_per_predictor, jobs)
     base, note = _population(people, design)
-    pairs = _pairs(base, design, pair_effects)
-    groups, events = _groups(base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, pairs=pairs)
+    _check_engine(engine, site_prior=site_prior, items=items, pair_effects=pair_effects, heteroscedastic=heteroscedastic)
+    declared = _declared(substantive, engine=engine, heteroscedastic=heteroscedastic)
+    pairs = _pairs(base, design, "none" if engine == "joint" or heteroscedastic else pair_effects)
+    groups, events = _groups(
+        base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, pairs=pairs, substantive=declared
+    )
 
+    options = _Options(engine, site_prior, rows_per_predictor, heteroscedastic, declared, design.columns.arm)
     cells: dict[str, Cells] = {}
     parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
     rows_of_frame: list[dict[str, Any]] = []
@@ -150,7 +176,7 @@ def impute(
     recommended = 0
     total, done = m * len(groups), 0
     for group in groups:
-        built, skipped = _model(base, group, site_prior, rows_per_predictor, kind_of_rater=design.columns.rater is not None)
+        built, skipped = _model(base, group, options, kind_of_rater=design.columns.rater is not None)
         log += [(group.label, e) for e in (*skipped, *built.events)]
         if built.incomplete:
 
@@ -191,6 +217,8 @@ def impute(
         "m": m,
         "iterations": iterations,
         "by_arm": by_arm,
+        "heteroscedastic": heteroscedastic,
+        "substantive": substantive,
         "pair_effects": "none" if pairs is None else "random",
         "items": items,
         "bounds": {k: list(v) for k, v in bounds.items()},
@@ -198,7 +226,7 @@ def impute(
         "site_prior": site_prior,
         "rows_per_predictor": rows_per_predictor,
         "population": design.imputation.population,
-        "engine": "chained equations, two-level, collapsed Gibbs",
+        "engine": ENGINES[engine],
     }
     return Imputations(
         m=m,
@@ -226,6 +254,31 @@ def _check_settings(m: int, iterations: int, seed: int, site_prior: str | float,
         raise InputError(f"site_prior = {site_prior!r}: the scale of a half-Cauchy is a positive number.")
     if not rows_per_predictor >= 1.5:
         raise InputError(f"rows_per_predictor = {rows_per_predictor!r}: at least 1.5 is needed for a residual variance.")
+
+
+def _check_engine(engine: str, *, site_prior: str | float, items: bool, pair_effects: str | None, heteroscedastic: bool) -> None:
+    if engine not in ENGINES:
+        raise InputError(f'engine = {engine!r}: say "chained" (chained equations) or "joint" (joint latent-normal model).')
+    if engine == "joint":
+        if items:
+            raise InputError('engine = "joint" has no items: a score is imputed itself. Leave items=False, or use engine="chained".')
+        if pair_effects == "random":
+            raise InputError('engine = "joint" has site intercepts only. Use engine="chained" for pair_effects="random".')
+        if site_prior != "uniform":
+            raise InputError('engine = "joint" has a half-t prior of its own: site_prior belongs to engine="chained".')
+        if heteroscedastic:
+            raise InputError('engine = "joint" has one residual covariance for all sites. Use engine="chained" for heteroscedastic=True.')
+    if heteroscedastic and pair_effects == "random":
+        raise InputError('heteroscedastic=True has site intercepts only: leave it out, or say pair_effects="none".')
+
+
+def _declared(text: str | None, *, engine: str, heteroscedastic: bool) -> Substantive | None:
+    if text is None:
+        return None
+    if engine == "joint" or heteroscedastic:
+        other = 'engine="joint"' if engine == "joint" else "heteroscedastic=True"
+        raise InputError(f"substantive and {other} do not go together: the outcome's model is linear and mixed with one residual variance.")
+    return substantive_.parse(text)
 
 
 # --- whom -----------------------------------------------------------------------------------------------------
@@ -260,6 +313,7 @@ def _groups(
     site_level: Sequence[str],
     items: bool,
     pairs: list[str] | None,
+    substantive: Substantive | None,
 ) -> tuple[list[_Group], list[Event]]:
     c = design.columns
     events: list[Event] = []
@@ -305,6 +359,10 @@ def _groups(
             if name not in seen:
                 near = nearest_word(name, sorted(seen))
                 raise InputError(f"{what}: {name!r} is not a column of the imputation model.{f' Did you mean {near!r}?' if near else ''}")
+    if substantive is not None and substantive.outcome not in seen:
+        near = nearest_word(substantive.outcome, sorted(seen))
+        hint = f" Did you mean {near!r}?" if near else ""
+        raise InputError(f"substantive: {substantive.outcome!r} is not a column of the imputation model.{hint}")
     if not groups:
         raise InputError(f"{WHERE}: nobody is of a kind that answers an outcome. Column {c.rater!r} holds: {few(sorted(set(kinds)))}.")
     return groups, events
@@ -356,9 +414,19 @@ def _labels(base: pd.DataFrame, column: str, role: str) -> list[str]:
     return texts
 
 
-def _model(
-    base: pd.DataFrame, group: _Group, site_prior: str | float, rows_per_predictor: float, *, kind_of_rater: bool
-) -> tuple[Model, list[Event]]:
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What every group's model has in common."""
+
+    engine: str
+    site_prior: str | float
+    rows_per_predictor: float
+    heteroscedastic: bool
+    substantive: Substantive | None
+    arm: str
+
+
+def _model(base: pd.DataFrame, group: _Group, options: _Options, *, kind_of_rater: bool) -> tuple[Model, list[Event]]:
     frame = base.iloc[group.rows].reset_index(drop=True)
     whom = f" among {group.label}" if group.label else ""
     columns: list[Column] = []
@@ -381,21 +449,43 @@ def _model(
     columns = [
         replace(c, variable=replace(c.variable, partner=c.variable.partner if c.variable.partner in present else None)) for c in columns
     ]
+    declared = options.substantive
+    if declared is not None and declared.outcome not in {c.name for c in columns}:
+        declared = None  # another kind of person answers it
+    if declared is not None:
+        substantive_.check(declared, columns, options.arm, apart=group.arm is None)
     if all(not c.missing.any() for c in columns):
         return Model(tuple(columns), (), gibbs.Problem(np.empty((0, 0)), group.site, ()), {}, (), ()), skipped
-    return modelling.build(
-        columns, group.site, group.arm, site_prior=site_prior, rows_per_predictor=rows_per_predictor, pair=group.pair
-    ), skipped
+    if options.engine == "joint":
+        return joint.build(columns, group.site, group.arm, rows_per_predictor=options.rows_per_predictor), skipped
+    built = modelling.build(
+        columns,
+        group.site,
+        group.arm,
+        site_prior=options.site_prior,
+        rows_per_predictor=options.rows_per_predictor,
+        pair=group.pair,
+        heteroscedastic=options.heteroscedastic,
+        substantive=declared,
+        arm_name=options.arm,
+    )
+    return built, skipped
 
 
 # --- the run --------------------------------------------------------------------------------------------------
 
 
 def _run(
-    problem: gibbs.Problem, seed: int, key: tuple[int, ...], m: int, iterations: int, jobs: int, report: Callable[[int], None]
+    problem: gibbs.Problem | gibbs_joint.JointProblem,
+    seed: int,
+    key: tuple[int, ...],
+    m: int,
+    iterations: int,
+    jobs: int,
+    report: Callable[[int], None],
 ) -> gibbs.Draws:
     """All chains, in blocks; a block's results do not depend on the others."""
-    size = max(1, int(_BLOCK_BYTES // max(problem.z.nbytes, 1)))
+    size = max(1, int(_BLOCK_BYTES // max((problem.z if isinstance(problem, gibbs.Problem) else problem.x).nbytes, 1)))
     blocks = max(-(-m // size), min(jobs, m))
     seeds = [np.random.SeedSequence(seed, spawn_key=(*key, k)) for k in range(m)]
     pieces = [seeds[i * m // blocks : (i + 1) * m // blocks] for i in range(blocks)]
@@ -422,12 +512,14 @@ def _run(
     )
 
 
-def _one_thread(problem: gibbs.Problem, seeds: Sequence[np.random.SeedSequence], iterations: int) -> gibbs.Draws:
+def _one_thread(problem: gibbs.Problem | gibbs_joint.JointProblem, seeds: Sequence[np.random.SeedSequence], iterations: int) -> gibbs.Draws:
     """BLAS is held to one thread: many small matrices gain nothing from more, and the bits stay the same."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
     with threadpool_limits(1):
-        return gibbs.run(problem, seeds, iterations)
+        if isinstance(problem, gibbs.Problem):
+            return gibbs.run(problem, seeds, iterations)
+        return gibbs_joint.run(problem, seeds, iterations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +538,8 @@ def _collect(built: Model, draws: gibbs.Draws, group: _Group) -> _Found:
     mixed = [convergence(trace) for trace in (draws.mean, draws.sd, draws.icc)]
     for k, (column, target) in enumerate(zip(built.incomplete, built.problem.targets, strict=True)):
         values, at = draws.values[column.name], np.flatnonzero(column.missing)
+        if not len(at):  # a complete outcome, visited for the covariates of its model
+            continue
         if column.site_level:
             values = values[:, np.searchsorted(target.missing, group.site[at])]
         scale, shift = 1.0, 0.0
@@ -456,7 +550,8 @@ def _collect(built: Model, draws: gibbs.Draws, group: _Group) -> _Found:
         found.cells[column.name] = (at, values, column.labels)
         trace = np.stack([shift + scale * draws.mean[:, k], scale * draws.sd[:, k], draws.icc[:, k]])
         found.traces[group.label, column.name] = trace
-        method = modelling.METHOD[target.kind]
+        method = (modelling if isinstance(built.problem, gibbs.Problem) else joint).METHOD[target.kind]
+        method += ", a variance a site" if target.heteroscedastic else ", given the outcome" if target.given_outcome else ""
         row = _described(group, column, method.replace("two-level", "site-level") if column.site_level else method, values)
         row["predictors"] = len(target.predictors)
         row["icc"] = np.nan if column.site_level else float(trace[2][len(trace[2]) // 2 :].mean())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trialkit._kernels import gibbs
+from trialkit._kernels import gibbs, gibbs_joint
 from trialkit.door import InputError, few
+from trialkit.imputation.substantive import Substantive
 from trialkit.imputation.variables import WHERE, Column
 
 Array = NDArray[np.float64]
@@ -54,7 +55,7 @@ class Model:
 
     columns: tuple[Column, ...]
     incomplete: tuple[Column, ...]
-    problem: gibbs.Problem
+    problem: gibbs.Problem | gibbs_joint.JointProblem
     known: dict[str, tuple[Ints, Array]]
     scores: tuple[Score, ...]
     events: tuple[Event, ...]
@@ -78,6 +79,9 @@ def build(
     site_prior: str | float,
     rows_per_predictor: float,
     pair: Ints | None = None,
+    heteroscedastic: bool = False,
+    substantive: Substantive | None = None,
+    arm_name: str = "",
 ) -> Model:
     """The model of one group of people.
 
@@ -95,6 +99,10 @@ def build(
         Observed rows a predictor must have behind it.
     pair : int array (J,) or None
         0..Q-1, the pair of each site; None: no intercept for pairs.
+    heteroscedastic : bool
+        Whether sites differ in the residual variance of continuous variables.
+    substantive : Substantive or None
+        The analysis model, checked, whose products the imputation keeps; `arm_name` is what it calls the arm.
 
     Raises
     ------
@@ -104,16 +112,23 @@ def build(
     """
     events: list[Event] = []
     known: dict[str, tuple[Ints, Array]] = {}
-    ready = [_settle_site_level(c, site, known, events) for c in columns]
+    ready = [settle_site_level(c, site, known, events) for c in columns]
     matrix = _matrix(ready, site, arm)
+    products = _Products("", frozenset(), {}) if substantive is None else _lay_products(substantive, matrix, ready, arm_name)
     correlation = _Correlations.of(matrix.z)
     incomplete = sorted((c for c in ready if c.missing.any()), key=lambda c: (int(c.missing.sum()), c.name))
+    if substantive is not None:
+        # the outcome first, complete or not: covariates are drawn given its parameters
+        outcome = next(c for c in ready if c.name == substantive.outcome)
+        incomplete = [outcome, *(c for c in incomplete if c is not outcome)]
     targets = []
     for column in incomplete:
         if column.variable.items:
             continue  # follows from its items
-        predictors = _predictors(column, ready, matrix, correlation, site, arm is not None, rows_per_predictor, events)
-        targets.append(_target(column, matrix.place[column.name], predictors, site, site_prior))
+        predictors = _predictors(column, ready, matrix, correlation, products, site, arm is not None, rows_per_predictor, events)
+        one = target(column, matrix.place[column.name], predictors, site, site_prior)
+        own = heteroscedastic and one.kind == "normal" and not one.site_level
+        targets.append(replace(one, heteroscedastic=own, given_outcome=column.name in products.curved))
     z = np.where(np.isnan(matrix.z), 0.0, matrix.z)
     scores = tuple(_score(c, ready, matrix) for c in incomplete if c.variable.items)
     matrix.derived += [s.rule for s in scores]
@@ -171,7 +186,7 @@ def ratings(column: Column) -> Array:
     return out
 
 
-def _settle_site_level(column: Column, site: Ints, known: dict[str, tuple[Ints, Array]], events: list[Event]) -> Column:
+def settle_site_level(column: Column, site: Ints, known: dict[str, tuple[Ints, Array]], events: list[Event]) -> Column:
     """A site-level variable observed for anybody of a site is known for all of it."""
     if not column.site_level:
         return column
@@ -227,6 +242,38 @@ def _matrix(columns: Sequence[Column], site: Ints, arm: Array | None) -> _Matrix
     return _Matrix(np.concatenate(parts, axis=1), place, names, derived)
 
 
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """The substantive model as laid out: its outcome, the variables that enter a product, and the products' columns."""
+
+    outcome: str
+    curved: frozenset[str]
+    place: dict[tuple[str, ...], Ints]
+
+
+def _lay_products(model: Substantive, matrix: _Matrix, columns: Sequence[Column], arm_name: str) -> _Products:
+    """Add a column for every product of the model's factors (of their dummies, each with each)."""
+    own = {c.name: matrix.place[c.name] for c in columns} | {arm_name: np.array([1])}
+    at: dict[tuple[str, ...], list[tuple[int, ...]]] = {(name,): [(int(k),) for k in own[name]] for name in model.main}
+    column_of: dict[tuple[int, ...], int] = {(int(k),): int(k) for name in model.main for k in own[name]}
+    place = {}
+    for product in sorted(model.products, key=len):
+        made = []
+        for left in at.get(product[:-1], []):
+            for (right,) in at[product[-1:]]:
+                key = tuple(sorted((*left, right)))
+                if key not in column_of:
+                    column_of[key] = len(matrix.names)
+                    matrix.derived.append(gibbs.Product(column_of[left], right, len(matrix.names)))
+                    matrix.names.append(f"({':'.join(product)})")
+                    matrix.z = np.column_stack([matrix.z, matrix.z[:, column_of[left]] * matrix.z[:, right]])
+                made.append(key)
+        at[product] = made
+        place[product] = np.array([column_of[key] for key in made], dtype=np.intp)
+        matrix.place[f"({':'.join(product)})"] = place[product]
+    return _Products(model.outcome, model.curved - {arm_name}, place)
+
+
 def _filled(z: Array) -> Array:
     """Missing cells at their column's mean, for choosing predictors only."""
     seen = ~np.isnan(z)
@@ -274,6 +321,7 @@ def _predictors(
     columns: Sequence[Column],
     matrix: _Matrix,
     correlation: _Correlations,
+    products: _Products,
     site: Ints,
     has_arm: bool,
     rows_per_predictor: float,
@@ -281,10 +329,11 @@ def _predictors(
 ) -> Ints:
     """Columns of the design matrix that predict one variable, in the order in which they hold their place."""
     own = matrix.place[column.name]
-    observed = ~column.missing
+    given_outcome = column.name in products.curved
+    observed = ~column.missing | given_outcome
     if column.site_level:
         observed_sites = np.unique(site[observed])
-        X = _site_means(_filled(matrix.z), site)[observed_sites]
+        X = site_means(_filled(matrix.z), site)[observed_sites]
     else:
         X = _filled(matrix.z)[observed]
     rows = len(X)
@@ -298,15 +347,22 @@ def _predictors(
         )
     variable = column.variable
     ordered: list[tuple[str, Ints, bool]] = []  # name, columns, whether kept whatever the limit
-    if variable.partner in matrix.place:
+    if variable.partner in matrix.place and not (given_outcome and variable.partner == products.outcome):
         ordered.append((variable.partner, matrix.place[variable.partner], True))
         mean = f"(site mean of {variable.partner})"
-        if variable.role in ("outcome", "baseline", "item") and mean in matrix.place:
+        # the substantive model is the outcome's: a site mean would tie the draw of one baseline to all of its site
+        moving = column.name == products.outcome and variable.partner in products.curved
+        if variable.role in ("outcome", "baseline", "item") and mean in matrix.place and not moving:
             ordered.append((mean, matrix.place[mean], True))
+    if not given_outcome:
+        # what is related to the outcome is so through the model's products too
+        ordered += [(f"({':'.join(key)})", at, True) for key, at in products.place.items() if column.name not in key]
     # an item predicts its sister items only, and never meets its own score; all others see scores
     sisters = [c for c in columns if variable.scale is not None and c.variable.scale == variable.scale and c.name != column.name]
     ordered += [(c.name, matrix.place[c.name], True) for c in sisters]
     out_of_reach = {column.name, variable.partner, variable.scale, *(c.name for c in columns if c.variable.role == "item")}
+    if given_outcome:
+        out_of_reach.add(products.outcome)
     others = [c for c in columns if c.name not in out_of_reach]
     covariates = [c for c in others if c.variable.role == "covariate"]
     rest = [c for c in others if c.variable.role != "covariate"]
@@ -329,7 +385,7 @@ def _predictors(
         ordered = head + [(c.name, matrix.place[c.name], False) for c in ranked]
     chosen: list[int] = list(base)
     over, dependent = [], []
-    span = _Span(X)
+    span = Span(X)
     for position in base:
         if not span.add(position):
             raise InputError(
@@ -355,7 +411,7 @@ def _predictors(
                 f"least correlated were left out: {few(over, 8)}",
             )
         )
-    real = sorted({name for name in dependent if not name.startswith("(site mean")})
+    real = sorted({name for name in dependent if not name.startswith("(")})
     if real:
         events.append(Event("collinear", column.name, f"constant or a combination of other predictors, so left out: {few(real, 8)}"))
     return np.array(chosen, dtype=np.intp)
@@ -373,7 +429,7 @@ def _limit(column: Column, rows: int, site: Ints, rows_per_predictor: float) -> 
     return int(rows // rows_per_predictor)
 
 
-class _Span:
+class Span:
     """Columns taken one by one, as R does: a later column that is a combination of the earlier is refused."""
 
     def __init__(self, X: Array) -> None:
@@ -382,6 +438,7 @@ class _Span:
         self._size = 0
 
     def add(self, position: int) -> bool:
+        """Take the column at `position`, if it adds to those taken."""
         x = self._X[:, position]
         size = np.linalg.norm(x)
         if size == 0 or self._size == len(self._basis):
@@ -398,12 +455,14 @@ class _Span:
         return True
 
 
-def _site_means(z: Array, site: Ints) -> Array:
+def site_means(z: Array, site: Ints) -> Array:
+    """Means (J, P) of columns (n, P) over the rows of each site."""
     start = np.concatenate([[0], np.flatnonzero(np.diff(site)) + 1])
     return np.asarray(np.add.reduceat(z, start, axis=0) / np.bincount(site)[:, None])
 
 
-def _target(column: Column, at: Ints, predictors: Ints, site: Ints, site_prior: str | float) -> gibbs.Target:
+def target(column: Column, at: Ints, predictors: Ints, site: Ints, site_prior: str | float) -> gibbs.Target:
+    """A variable as the kernels take it: where it is missing, what was observed, how a value becomes columns."""
     kind = _KIND[column.type]
     low, high = column.variable.bounds
     missing, observed = np.flatnonzero(column.missing), np.flatnonzero(~column.missing)
