@@ -13,7 +13,18 @@ from scipy import stats
 from trialkit._kernels import dunnett
 from trialkit._kernels.equivalence import power_tost
 from trialkit.door import InputError
-from trialkit.power import Infeasible, PowerDesign, attainable_power, detectable_effect, power, sample_size, solve, stepped_wedge
+from trialkit.power import (
+    Infeasible,
+    PowerDesign,
+    attainable_power,
+    attained_power,
+    detectable_effect,
+    power,
+    power_grid,
+    sample_size,
+    solve,
+    stepped_wedge,
+)
 
 R = json.loads((Path(__file__).parents[1] / "reference" / "power_margins.json").read_text())
 BASE = {"clusters": 24, "cluster_size": 15, "icc": 0.05}
@@ -231,3 +242,20 @@ def test_solving_with_several_arms():
                          ({"versus_control": "dunnett", "contrast": (-1, 1, 0)}, "leave contrast")):  # fmt: skip
         with pytest.raises(InputError, match=says):
             power(arms=3, effect=0.4, clusters=30, cluster_size=10, icc=0.05, **change)
+
+
+def test_margins_reach_attained_power_and_grids():
+    sizes = [20.0] * 8
+    for more in (
+        {"hypothesis": "non-inferiority", "margin": 0.3, "effect": 0.1},
+        {"hypothesis": "equivalence", "margin": 0.5, "effect": 0.0},
+        {"effect": 0.5, "distribution": "z"},
+        {"effect": 0.5, "df": 20},
+    ):
+        equal = attained_power(cluster_size=sizes, icc=0.05, **more)
+        assert equal.lowest == equal.highest == pytest.approx(power(clusters=8, cluster_size=20, icc=0.05, **more).power, abs=1e-12)
+    cells = power_grid(margin=[0.3, 0.4], clusters=[40, 60], cluster_size=10, icc=0.05, hypothesis="equivalence").frame
+    assert cells["power"].is_monotonic_increasing
+    for row in cells.itertuples():
+        found = power(margin=row.margin, clusters=int(row.clusters), cluster_size=10, icc=0.05, hypothesis="equivalence")
+        assert row.power == found.power

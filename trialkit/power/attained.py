@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import Any
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import noncentral
 from trialkit.door import InputError
-from trialkit.power.designs import mean_variance
+from trialkit.power.designs import mean_variance, precision
+from trialkit.power.evaluate import power_from
 from trialkit.power.specification import PowerDesign, build
 from trialkit.results import Result
 
@@ -146,8 +147,19 @@ def attained_power(
     df = len(sizes) - 2 - (len(groups) - 1 if strata is not None else 0) - base.n_cluster_covariates
     if df <= 0:
         raise InputError(f"{len(sizes)} clusters in {len(groups)} strata leave no degrees of freedom.")
-    powers = noncentral.power_t(abs(base.effect) / np.sqrt(variance), df, base.alpha, base.sides)
-    return AttainedPower(powers, exact, total, base)
+    return AttainedPower(_powers(base, variance * base.variance_factor, float(df)), exact, total, base)
+
+
+def _powers(design: PowerDesign, variance: Array, df: float) -> Array:
+    """Power at each variance of the effect, under the test that the design names."""
+    if design.df is None and design.distribution == "f" and design.hypothesis == "superiority":
+        return noncentral.power_t(abs(float(design.effect)) / np.sqrt(variance), df, design.alpha, design.sides)
+    found = precision(design)
+    df = found.df if design.df is not None else df
+    distinct, where = np.unique(variance, return_inverse=True)
+    known = float(found.noncentrality or 0.0) * found.variance
+    each = [power_from(replace(found, variance=float(v), df=df, noncentrality=known / float(v)), design) for v in distinct]
+    return np.array(each)[where]
 
 
 def _ways(n: int) -> int:

@@ -122,7 +122,8 @@ def power_grid(design: PowerDesign | None = None, /, **arguments: Any) -> PowerG
     columns = dict(zip(varying, mesh, strict=True))
     fast = _fast(design, columns, fixed)
     if fast is None:
-        base = build(fixed, design)
+        # an argument that the rest cannot do without may be among those that vary
+        base = build({**fixed, **{k: _python(c[0]) for k, c in columns.items()}}, design)
         power, df = np.empty(cells), np.empty(cells)
         for i in range(cells):
             spec = base.replace(**{k: _python(c[i]) for k, c in columns.items()})

@@ -15,6 +15,7 @@ _WORDS = {
     "cluster_size": "people a cluster",
     "icc": "ICC",
     "pairs": "matched pairs",
+    "matching_correlation": "matching",
     "cluster_size_cv": "coefficient of variation of cluster sizes",
 }
 _SHADES = ("#9CC7E0", "#56A0CC", "#0072B2", "#004B76", "#00263C")
