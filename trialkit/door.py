@@ -380,34 +380,37 @@ def _skeleton(identifier: str, *, case: bool = True) -> str:
     return "".join(c for c in folded if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc"))
 
 
-def one_spelling(column: pd.Series[Any], *, where: str, what: str, case: bool = True) -> None:
-    """Refuse a column whose labels, one name a group, hold a group in two spellings that a person would read as the same.
+def two_spellings(labels: Iterable[Any], *, case: bool = True) -> tuple[str, str] | None:
+    """The first two different labels that a person would read as the same; None when there are none. Only texts are looked at.
 
-    Parameters
-    ----------
-    column : Series
-        Labels with repetitions, such as the site of every person; missing cells and numbers are passed over.
-    where, what : str
-        The table and the kind of group, for the message.
-    case : bool, default True
-        Whether case and look-alike letters of other alphabets count as the same; without it only spaces, width and characters
-        that do not show.
+    With `case`, case and look-alike letters of other alphabets count as the same; without, only spaces, width and characters
+    that do not show.
+    """
+    looks: dict[str, str] = {}
+    for label in labels:
+        if isinstance(label, str) and label.strip():
+            other = looks.setdefault(_skeleton(label, case=case), label)
+            if other != label:
+                return other, label
+    return None
+
+
+def one_spelling(column: pd.Series[Any], *, where: str, what: str, case: bool = True) -> None:
+    """Refuse a column of group labels that holds a group in two spellings; see `two_spellings`.
 
     Raises
     ------
     InputError
         Names the two spellings and the row in which each is met first.
     """
-    looks: dict[str, str] = {}
-    for label in (v for v in pd.unique(column) if isinstance(v, str) and v.strip()):
-        other = looks.setdefault(_skeleton(label, case=case), label)
-        if other != label:
-            cells = column.tolist()
-            raise InputError(
-                f"{where}, column {str(column.name)!r}: {printable(other)!r} (row {cells.index(other) + 2}) and {printable(label)!r} (row "
-                f"{cells.index(label) + 2}) differ only in spaces{', case' if case else ''} or width, so they could be the same {what} "
-                "and would be counted as two. Make them the same or clearly different."
-            )
+    found = two_spellings(pd.unique(column), case=case)
+    if found is not None:
+        cells = column.tolist()
+        one, other = (f"{printable(label)!r} (row {cells.index(label) + 2})" for label in found)
+        raise InputError(
+            f"{where}, column {str(column.name)!r}: {one} and {other} differ only in spaces{', case' if case else ''} or width, so they "
+            f"could be the same {what} and would be counted as two. Make them the same or clearly different."
+        )
 
 
 def site_ids(frame: pd.DataFrame, column: str, *, where: str, what: str = "site") -> list[str]:

@@ -492,6 +492,8 @@ def test_the_pair_intercept_follows_the_analysis_and_says_where_there_is_none() 
     people.loc[people["site"] == 3, "pair"] = np.nan  # drawn alone
     sets = impute(people, random, seed=1, m=2, iterations=2)
     assert sets.provenance.settings["pair_effects"] == "random"
+    alone = impute(people, random, seed=1, m=2, iterations=1, heteroscedastic=True)
+    assert "no pair intercept" in set(alone.events["kind"])
     assert not len(sets.events)
     shuffled = impute(people.sample(frac=1, random_state=1), random, seed=1, m=2, iterations=2)
     assert_frame_equal(shuffled[0].loc[people.index], sets[0])

@@ -205,6 +205,13 @@ def test_groups_in_the_wrong_order_and_the_same_grouping_twice():
         build(parse("y ~ x"), frame, groups=["site", "again"])
 
 
+@pytest.mark.parametrize("other", ["A ", "A\u200b", "Ａ"])
+def test_a_group_in_two_spellings(other):
+    frame = pd.DataFrame({"y": [1.0, 2, 3, 4, 5, 7], "g": ["A", "A", "B", "B", other, other]})
+    with pytest.raises(InputError, match=r"column 'g': 'A' \(row 2\) and .* \(row 6\) differ only in spaces or width"):
+        build(parse("y ~ 1"), frame, groups=["g"])
+
+
 def test_groups_named_twice():
     with pytest.raises(InputError, match="in one place"):
         build(parse("y ~ x + (1|arm)"), DATA, groups=["arm"])

@@ -167,6 +167,10 @@ def impute(
         base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, pairs=pairs, substantive=declared
     )
 
+    asked = design.analysis.pair_effects != "none" and design.columns.pair in base.columns
+    if pair_effects is None and asked and (engine == "joint" or heteroscedastic):
+        what = "the analysis has pair effects, and these sets have site intercepts only; chained equations can draw both"
+        events.append(Event("no pair intercept", "", what))
     options = _Options(engine, site_prior, rows_per_predictor, heteroscedastic, declared, design.columns.arm)
     cells: dict[str, Cells] = {}
     parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}

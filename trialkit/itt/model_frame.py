@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit._kernels import reml
-from trialkit.door import InputError, cell_text, few, nearest_word, normalise, numbers, printable
+from trialkit.door import InputError, cell_text, few, nearest_word, normalise, numbers, one_spelling, printable, two_spellings
 from trialkit.itt.formula import Formula, RandomPart, Term, Variable, term_label
 
 Array = NDArray[np.float64]
@@ -233,6 +233,9 @@ def read_response(frame: pd.DataFrame, name: str) -> Array:
 def read_grouping(frame: pd.DataFrame, columns: Sequence[str]) -> Column:
     """A grouping factor: one column, or the combinations of several."""
     parts = [read_column(frame, c, as_factor=True, why="as a grouping factor") for c in columns]
+    for name, part in zip(columns, parts, strict=True):
+        if two_spellings(part.levels or (), case=False):
+            one_spelling(frame[name], where="the table", what="group", case=False)
     if len(parts) == 1:
         return parts[0]
     assert all(p.levels is not None for p in parts)
