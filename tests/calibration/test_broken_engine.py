@@ -21,7 +21,7 @@ from trialkit.design import TrialDesign
 from trialkit.imputation import impute
 from trialkit.itt import fit_mixed, itt, prepared, robust
 from trialkit.power import power
-from trialkit.simulation import batch, check, operating, planned, planned_power, shipped_scenario, simulate
+from trialkit.simulation import batch, check, operating, planned_parallel, planned_power, shipped_scenario, simulate
 from trialkit.simulation.analyses import FIELDS
 from trialkit.simulation.scenario import Scenario
 from trialkit.simulation.verdict import binomial_limits
@@ -189,13 +189,13 @@ def many(**changed: Callable[[Any], Any]) -> Callable[[Patch], None]:
     """The same for the fits behind planned power."""
 
     def put(patch: Patch) -> None:
-        right = planned.fit_cluster_summaries
+        right = planned_parallel.fit_cluster_summaries
 
         def wrong(*given: Any, **choices: Any) -> Any:
             found = right(*given, **choices)
             return dataclasses.replace(found, **{name: how(found) for name, how in changed.items()})
 
-        patch.setattr(planned, "fit_cluster_summaries", wrong)
+        patch.setattr(planned_parallel, "fit_cluster_summaries", wrong)
 
     return put
 

@@ -44,3 +44,9 @@ def test_bad_input_is_named() -> None:
         itt_shifts(flat, DESIGN, "y", directions=d, steps=[[0.0]])
     with pytest.raises(InputError, match="cannot be analysed at every shift"):
         itt_shifts(sets, DESIGN, "y", directions=np.stack([-s["y"] for s in sets])[None], steps=[[1.0]])
+
+
+def test_a_shifted_count_is_no_count() -> None:
+    design = TrialDesign(outcomes=[{"name": "y", "type": "count", "has_baseline": False}])
+    with pytest.raises(InputError, match="shifted count outcome is none any more"):
+        itt_shifts([], design, "y", directions=[], steps=[])

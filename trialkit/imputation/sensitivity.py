@@ -237,7 +237,7 @@ def _columns_of(imputations: Imputations, design: TrialDesign) -> Imputations:
     """The sets with the columns of one outcome's analysis only: they are made anew at every grid point."""
     c = design.columns
     wanted = {c.person, c.site, c.pair, c.arm, c.rater, c.subcluster, design.imputation.population, *(v.name for v in design.covariates)}
-    wanted |= {name for o in design.outcomes for name in (o.name, o.baseline)}
+    wanted |= {name for o in design.outcomes for name in (o.name, o.baseline, o.exposure)}
     keep = [name for name in imputations.base.columns if name in wanted]
     return replace(imputations, base=imputations.base[keep], cells={k: v for k, v in imputations.cells.items() if k in wanted})
 

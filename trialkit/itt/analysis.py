@@ -431,8 +431,9 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
             "results.measures has every absolute and relative measure."
         )
     notes += weighting_note(design)
+    having = [o.has_baseline and design.analysis.baseline for o in design.outcomes]
     terms = (
-        f"arm{', its own baseline' if design.analysis.baseline else ''}"
+        f"arm{', its own baseline' if any(having) else ''}{' where it has one' if any(having) and not all(having) else ''}"
         f"{' and ' + few([v.name for v in design.covariates], 12) if design.covariates else ''}"
     )
     if linear:

@@ -67,6 +67,11 @@ def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, 
     asked = [o for o in design.outcomes if o.name == outcome]
     if not asked:
         raise InputError(f"{outcome!r} is not an outcome of the design.")
+    if not asked[0].linear:
+        raise InputError(
+            f"{outcome!r} ({asked[0].type}) is analysed by the {asked[0].chosen_model} model, and a shifted {asked[0].type} outcome is "
+            'none any more. Declare measure = "standardised-difference" for a grid in SDs, or see worst_best.'
+        )
     alone = design.model_copy(update={"outcomes": tuple(asked)})
     tables, people, (one,) = prepare(data, alone, denominator=plan.denominator, scale="each-set")
     m = len(tables)

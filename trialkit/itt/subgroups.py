@@ -145,6 +145,9 @@ def subgroup_effects(
         f"Each moderator in a model of its own; {len(interactions)} tests of interaction, not adjusted for their number.",
         "The interaction says whether effects differ; a subgroup's own p-value does not.",
     ]
+    other = [o.name for o in design.outcomes if o.name in wanted and not o.linear]
+    if other:
+        notes.append(f"By the linear model in SD units here, whatever measure the design reports: {few(other, 12)}.")
     if lost:
         notes.append(f"Left out because the moderator is missing: {few(lost, 12)}.")
     notes += [f"{outcome} by {moderator}: {reason}." for (outcome, moderator), reason in problems.items()]
