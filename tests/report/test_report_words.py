@@ -80,3 +80,17 @@ def test_missing_sentence(people: pd.DataFrame, design: TrialDesign) -> None:
     assert missing_paragraph(table).startswith("Among the people analysed, ")
     whole = people.fillna({c: 1.0 for c in people.columns if people[c].dtype.kind == "f"}).fillna({"gender": "woman"})
     assert missing_paragraph(missing_table(whole, design)) == "No value is missing among the people analysed."
+
+
+def test_only_what_has_a_baseline_is_adjusted_for_it() -> None:
+    design = TrialDesign(
+        covariates=[{"name": "age"}],
+        outcomes=[{"name": "mood"}, {"name": "relapse", "type": "binary", "has_baseline": False}],
+    )
+    text = analysis_paragraph(design)
+    assert "Mood at follow-up was regressed on arm, adjusted for its own value at baseline and age, in" in text.replace("mood", "Mood")
+    assert "Relapse (risk difference) was analysed by marginal models on arm, adjusted for age (" in text
+    some = design.model_copy(
+        update={"outcomes": (design.outcomes[0], design.outcomes[0].model_copy(update={"name": "n", "baseline": None}))}
+    )
+    assert "adjusted for its own value at baseline where there is one and age" in analysis_paragraph(some)

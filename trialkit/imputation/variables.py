@@ -235,7 +235,10 @@ def _numbers(frame: pd.DataFrame, name: str) -> Array:
     raw = frame[name]
     if raw.dtype == np.float64 and not np.isinf(raw.to_numpy()).any():
         return raw.to_numpy().copy()
-    return door.numbers(frame, name, where=WHERE)
+    try:
+        return door.numbers(frame, name, where=WHERE)
+    except InputError as error:
+        raise InputError(f'{error} If {name!r} holds categories, declare them: type = "binary", "ordinal" or "nominal".') from None
 
 
 def _item_kind(frame: pd.DataFrame, variable: Variable) -> Type:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trialkit.design import TrialDesign
+from trialkit.design import Outcome, TrialDesign
 from trialkit.report.flow import Flow, percent
 from trialkit.report.missing import Missing
 from trialkit.report.tables import COHENS_D, MULTIPLICITY, is_ratio, outcome_rows
@@ -176,10 +176,8 @@ def analysis_paragraph(design: TrialDesign, results: Any = None, imputations: An
     """
     analysis = design.analysis
     sentences = ["Sites were analysed in the arm they were randomised to."]
-    covariates = [c.name.replace("_", " ") for c in design.covariates]
-    own = "its own value at baseline" if analysis.baseline and any(o.baseline for o in design.outcomes) else ""
-    adjusted = joined([x for x in (own, *covariates) if x])
     linear = [o for o in design.outcomes if o.linear]
+    adjusted = _adjusted(design, linear)
     who = "Each outcome" if len(linear) == len(design.outcomes) else joined([o.label for o in linear])
     model = f"{who[:1].upper()}{who[1:]} at follow-up {'was' if len(linear) == 1 or who == 'Each outcome' else 'were'} regressed on arm" + (
         f", adjusted for {adjusted}," if adjusted else ""
@@ -191,7 +189,7 @@ def analysis_paragraph(design: TrialDesign, results: Any = None, imputations: An
             f"{model} in a linear mixed model with {random}{fixed}, fitted by restricted maximum likelihood, "
             f"with {_DF[analysis.inference]}."
         )
-    sentences += _by_type(design, adjusted)
+    sentences += _by_type(design)
     if analysis.standardise in _STANDARDISED and any(o.chosen_measure == "standardised-difference" for o in design.outcomes):
         sentences.append(
             f"The difference between the arms was divided by {_STANDARDISED[analysis.standardise]} and is reported as Cohen's d."
@@ -226,10 +224,16 @@ _CORRECTED = {
 }
 
 
-def _by_type(design: TrialDesign, adjusted: str) -> list[str]:
+def _adjusted(design: TrialDesign, outcomes: Sequence[Outcome]) -> str:
+    """What the models of these outcomes are adjusted for, in words; empty when nothing."""
+    having = [design.analysis.baseline and o.baseline is not None for o in outcomes]
+    own = f"its own value at baseline{'' if all(having) else ' where there is one'}" if any(having) else ""
+    return joined([x for x in (own, *(c.name.replace("_", " ") for c in design.covariates)) if x])
+
+
+def _by_type(design: TrialDesign) -> list[str]:
     """How the outcomes that the linear mixed model does not take were analysed."""
     out = []
-    on = f" on arm, adjusted for {adjusted}," if adjusted else " on arm"
     df = "t distributions with sites minus site-level coefficients degrees of freedom"
     for marginal in (True, False):
         mine = [o for o in design.outcomes if not o.linear and (o.chosen_model == "marginal") == marginal]
@@ -237,6 +241,8 @@ def _by_type(design: TrialDesign, adjusted: str) -> list[str]:
             continue
         listed = joined([f"{o.label} ({o.chosen_measure.replace('-', ' ')})" for o in mine])
         text = f"{listed[:1].upper()}{listed[1:]} {'was' if len(mine) == 1 else 'were'} analysed by "
+        adjusted = _adjusted(design, mine)
+        on = f" on arm, adjusted for {adjusted}" if adjusted else " on arm"
         if marginal:
             several = [w for kind, w in _LINKS.items() if any(o.type == kind for o in mine)]
             out.append(
@@ -244,7 +250,7 @@ def _by_type(design: TrialDesign, adjusted: str) -> list[str]:
                 f"{_CORRECTED[design.analysis.correction]} and {df}."
             )
         else:
-            out.append(f"{text}mixed models{on} with a random intercept for site, by adaptive Gauss-Hermite quadrature, and {df}.")
+            out.append(f"{text}mixed models{on}, with a random intercept for site, by adaptive Gauss-Hermite quadrature, and {df}.")
     return out
 
 
