@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,16 +71,21 @@ def mixed_problem(seed: int = 3, n: int = 80, sites: int = 14) -> gibbs.Problem:
     return gibbs.Problem(z, site.astype(np.intp), targets, derived)
 
 
-def test_sums_and_derived_columns_follow_every_change() -> None:
+@pytest.mark.parametrize("wards", [False, True])
+def test_sums_and_derived_columns_follow_every_change(wards: bool) -> None:
     problem = mixed_problem()
+    if wards:  # the first three people of a site, and the others
+        place = np.arange(80) - np.searchsorted(problem.site, problem.site)
+        problem = replace(problem, subcluster=np.unique(2 * problem.site + (place >= 3), return_inverse=True)[1])
+    cluster, _ = problem.clusters()
     engine = gibbs._Engine(problem, Streams(SeedSequence(1).spawn(3)))
     for target, plan, memory in zip(problem.targets, engine.plans, engine.memory, strict=True):
         drawn = engine._visit_site(target, plan, memory) if target.site_level else engine._visit(target, plan, memory)
         engine._write(target, plan, drawn)
         np.testing.assert_allclose(engine.gram, engine.z.swapaxes(1, 2) @ engine.z, atol=1e-10, err_msg=target.name)
         for j in range(engine.J):
-            np.testing.assert_allclose(engine.site_sum[:, j], engine.z[:, problem.site == j].sum(axis=1), atol=1e-12)
-        mean = engine.site_sum[:, :, 2] / engine.size
+            np.testing.assert_allclose(engine.site_sum[:, j], engine.z[:, cluster == j].sum(axis=1), atol=1e-12)
+        mean = np.stack([engine.z[:, problem.site == j, 2].mean(axis=1) for j in range(14)], axis=1)
         np.testing.assert_allclose(engine.z[:, :, 10], mean[:, problem.site])
         np.testing.assert_allclose(engine.z[:, :, 11], engine.z[:, :, 1] * engine.z[:, :, 3])
         np.testing.assert_allclose(engine.z[:, [0, 3, 7], 12], 1 + 0.5 * engine.z[:, [0, 3, 7], 2] - 2 * engine.z[:, [0, 3, 7], 3])

@@ -95,8 +95,9 @@ Derived = SiteMean | Sum | Product
 class Problem:
     """What is to be imputed. `z` (n, P) has its first column 1; missing cells hold anything. `site` (n,) is 0..J-1, ascending.
 
-    `pair` (J,) is the pair of each site, 0..Q-1, where pairs have a random intercept of their own. With a substantive model `targets[0]`
-    is its outcome, which may have no missing cell.
+    `pair` (J,) is the pair of each site, 0..Q-1, where pairs have a random intercept of their own. `subcluster` (n,), 0..C-1, ascending,
+    each within one site, have one beside that of the site; pairs then have none. With a substantive model `targets[0]` is its outcome,
+    which may have no missing cell.
     """
 
     z: Array
@@ -104,6 +105,13 @@ class Problem:
     targets: tuple[Target, ...]
     derived: tuple[Derived, ...] = ()
     pair: Ints | None = None
+    subcluster: Ints | None = None
+
+    def clusters(self) -> tuple[Ints, Ints | None]:
+        """The innermost cluster (n,) of every row, and of each of them the larger one it lies in, if that has an intercept too."""
+        if self.subcluster is None:
+            return self.site, self.pair
+        return self.subcluster, self.site[np.unique(self.subcluster, return_index=True)[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ class Draws:
     sums: dict[int, Array]  # (m, rows) of each `Sum`, by column
     mean: Array  # (iterations, targets, m)  mean of the imputed values
     sd: Array  # (iterations, targets, m)
-    icc: Array  # (iterations, targets, m)  variance of the intercepts over the whole; NaN at site level
+    icc: Array  # (iterations, targets, m)  what people of a site share of the variance; NaN at site level
     repaired: dict[str, int]  # visits in which a chain needed a ridge, by target
 
 
@@ -153,8 +161,13 @@ class _Engine:
         self.problem, self.streams = problem, streams
         self.m = len(streams)
         self.n, self.P = problem.z.shape
-        self.size = np.bincount(problem.site)
+        # sums are kept by innermost cluster: the site, or its subclusters
+        self.cluster, outer = problem.clusters()
+        self.size = np.bincount(self.cluster)
         self.J = len(self.size)
+        self.site_of = outer if problem.subcluster is not None else None
+        self.site_start = None if self.site_of is None else np.flatnonzero(np.diff(self.site_of, prepend=-1))
+        self.site_size = np.bincount(problem.site)
         self.start = np.concatenate([[0], np.cumsum(self.size)[:-1]]).astype(np.intp)
         self.z = np.repeat(problem.z[None], self.m, axis=0)
         self.seen: Array | None = None
@@ -192,13 +205,19 @@ class _Engine:
         for c in columns:
             self.site_sum[:, :, c] = np.add.reduceat(self.z[:, :, c], self.start, axis=1)
 
+    def _of_sites(self, sums: Array) -> Array:
+        """Sums (m, J, ...) over sites from those of innermost clusters."""
+        return sums if self.site_start is None else np.asarray(np.add.reduceat(sums, self.site_start, axis=1))
+
     def _derive(self, rule: Derived) -> None:
         everyone = np.arange(self.n)
         column = np.array([rule.column])
         if isinstance(rule, SiteMean):
             # constant in a site, so that its cross-products follow from the site sums
-            mean = self.site_sum[:, :, rule.source] / self.size
-            self.z[:, :, rule.column] = np.take(mean, self.problem.site, axis=1)
+            mean = self._of_sites(self.site_sum[:, :, rule.source]) / self.site_size
+            if self.site_of is not None:
+                mean = np.take(mean, self.site_of, axis=1)
+            self.z[:, :, rule.column] = np.take(mean, self.cluster, axis=1)
             self.site_sum[:, :, rule.column] = mean * self.size
             cross = (mean[:, None, :] @ self.site_sum)[:, 0]
             self.gram[:, :, rule.column] = cross
@@ -240,10 +259,13 @@ class _Engine:
                     trace[1, i, k] = drawn.std(axis=1)
                 if not target.site_level:
                     kept = memory.probits[0] if memory.probits else (memory.spread or memory)
-                    phi2 = (kept.t / (1 - kept.t)) ** 2
+                    phi2 = shared = (kept.t / (1 - kept.t)) ** 2
                     if not isinstance(kept, SpreadState) and kept.t_pair is not None:
-                        phi2 += (kept.t_pair / (1 - kept.t_pair)) ** 2
-                    trace[2, i, k] = phi2 / (1 + phi2)
+                        outer = (kept.t_pair / (1 - kept.t_pair)) ** 2
+                        phi2 = phi2 + outer
+                        # people of a site share its pair's intercept, not their subclusters'
+                        shared = phi2 if self.site_of is None else outer
+                    trace[2, i, k] = shared / (1 + phi2)
             # sums kept by differences: start each round from a fresh count so that rounding cannot pile up
             self._recount()
         values = {t.name: memory.drawn for t, memory in zip(targets, self.memory, strict=True)}
@@ -361,7 +383,7 @@ class _Engine:
             if isinstance(rule, Product):
                 rows[:, :, rule.column] = rows[:, :, rule.left] * rows[:, :, rule.right]
         eta = (np.take(rows, outcome.predictors, axis=2) @ draw.beta[:, :, None])[:, :, 0]
-        return np.asarray(eta + np.take(draw.u, np.take(self.problem.site, target.missing), axis=1))
+        return np.asarray(eta + np.take(draw.u, np.take(self.cluster, target.missing), axis=1))
 
     def _outcome_polynomial(self, target: Target, rows: Array) -> Array:
         """That mean as a polynomial in the target's one column: coefficients (d + 1, m, q), from its values at d + 1 places."""
@@ -383,7 +405,7 @@ class _Engine:
 
     def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         """A site-level variable: one row a site, the predictors' site means, no random intercept."""
-        means = np.take(self.site_sum, target.predictors, axis=2) / self.size[:, None]
+        means = self._of_sites(np.take(self.site_sum, target.predictors, axis=2)) / self.site_size[:, None]
         used, absent = np.take(means, target.observed, axis=1), np.take(means, target.missing, axis=1)
         predictors = Predictors(
             used=used,
@@ -508,15 +530,16 @@ class _Plan:
 
     @classmethod
     def of(cls, target: Target, problem: Problem, J: int) -> _Plan:
-        site, P, pair = problem.site, problem.z.shape[1], problem.pair
+        site, P = problem.site, problem.z.shape[1]
+        cluster, outer = problem.clusters()
         sites: SiteRows | None = None
         passes: tuple[tuple[Ints, Ints], ...] = ()
         if target.site_level:
             rows, source = _rows_of(target.missing, site)
         else:
             rows, source = target.missing, np.arange(len(target.missing))
-            used = site if target.given_outcome else site[target.observed]
-            sites = SiteRows.of(used, site[target.missing], J, pair)
+            used = cluster if target.given_outcome else cluster[target.observed]
+            sites = SiteRows.of(used, cluster[target.missing], J, outer)
             passes = _passes(sites.absent)
         step = scores = None
         nests: list[_Nest] = []
@@ -528,7 +551,7 @@ class _Plan:
             if target.kind == "ordinal" and target.levels > 2:
                 step = gibbs_latent.cut_proposal(codes, target.levels)
             elif target.kind == "nominal":
-                nests, rest = _nests(codes, target.levels, sites, J, pair)
+                nests, rest = _nests(codes, target.levels, sites, J, outer)
         gram_at = (target.predictors[:, None] * P + target.predictors).ravel()
         return cls(rows, source, sites, passes, gram_at, scores, step, tuple(nests), rest)
 

@@ -9,8 +9,8 @@ One cycle, in an order that leaves the posterior invariant (a partially collapse
 2. :math:`\sigma^2, \beta \mid \varphi, y` with :math:`u` integrated out: conjugate, one Cholesky factor;
 3. :math:`u \mid \beta, \varphi, \sigma^2, y`: closed form; a site without an observed row is drawn from its prior.
 
-With a second, outer intercept (pairs of sites: :math:`v_p \sim N(0, \varphi_P^2 \sigma^2)`) step 1 is made twice, for the ratio of the
-sites given that of the pairs and the other way round, both with all intercepts integrated out; everything after it likewise.
+With a second, outer intercept (pairs of sites, or sites of subclusters: :math:`v_p \sim N(0, \varphi_P^2 \sigma^2)`) step 1 is made
+twice, for either ratio given the other, both with all intercepts integrated out; everything after it likewise.
 
 The prior of the site variance is uniform on the standard deviation of u, or half-Cauchy on its ratio to the residual's; neither
 has units, so y and 10 y give the same answer. An inverse-Wishart prior with unit scale does have units and doubles a small ICC.

@@ -45,6 +45,7 @@ class _Group:
     variables: tuple[Variable, ...]
     treated: Array  # (n,) 0/1, also when arms are imputed apart
     pair: Ints | None = None  # (J,) of each site, where pairs have an intercept
+    subcluster: Ints | None = None  # (n,) ascending codes, where subclusters have an intercept
 
 
 def impute(
@@ -95,7 +96,9 @@ def impute(
     pair_effects : {"none", "random"}, optional
         "random": a random intercept for each pair of sites ([columns] pair) beside that of the site, in every two-level model. By default
         as the analysis has it: random where the design says ``pair_effects`` "random" or "fixed". A site without a pair is a pair of its
-        own; with arms imputed apart, where a pair is one site, and with fewer than three whole pairs there is none, which is logged.
+        own; with arms imputed apart, where a pair is one site, and with fewer than three whole pairs there is none, which is logged. Nor is
+        there beside a declared subcluster ([columns] subcluster: wards, classes within sites), which has a random intercept of its own
+        within the site's; with ``engine="joint"`` or `heteroscedastic` sites alone have one, which is logged.
     heteroscedastic : bool, default False
         Let the residual variance of each continuous person-level column differ by site, drawn from a hierarchy (Kasim and Raudenbush
         1998), so that a site of one person, or of none observed, borrows it from the others. Chained equations without a pair intercept.
@@ -162,15 +165,11 @@ def impute(
     base, note = _population(people, design)
     _check_engine(engine, site_prior=site_prior, items=items, pair_effects=pair_effects, heteroscedastic=heteroscedastic)
     declared = _declared(substantive, engine=engine, heteroscedastic=heteroscedastic)
-    pairs = _pairs(base, design, "none" if engine == "joint" or heteroscedastic else pair_effects)
+    levels, left_out = _levels(base, design, pair_effects, sites_only=engine == "joint" or heteroscedastic)
     groups, events = _groups(
-        base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, pairs=pairs, substantive=declared
+        base, design, by_arm=by_arm, bounds=bounds, site_level=site_level, items=items, levels=levels, substantive=declared
     )
-
-    asked = design.analysis.pair_effects != "none" and design.columns.pair in base.columns
-    if pair_effects is None and asked and (engine == "joint" or heteroscedastic):
-        what = "the analysis has pair effects, and these sets have site intercepts only; chained equations can draw both"
-        events.append(Event("no pair intercept", "", what))
+    events += left_out
     options = _Options(engine, site_prior, rows_per_predictor, heteroscedastic, declared, design.columns.arm)
     cells: dict[str, Cells] = {}
     parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
@@ -223,7 +222,8 @@ def impute(
         "by_arm": by_arm,
         "heteroscedastic": heteroscedastic,
         "substantive": substantive,
-        "pair_effects": "none" if pairs is None else "random",
+        "pair_effects": "none" if levels.pair is None else "random",
+        **({} if design.columns.subcluster is None else {"subcluster": any(g.subcluster is not None for g in groups)}),
         "items": items,
         "bounds": {k: list(v) for k, v in bounds.items()},
         "site_level": list(site_level),
@@ -316,7 +316,7 @@ def _groups(
     bounds: Mapping[str, tuple[float, float]],
     site_level: Sequence[str],
     items: bool,
-    pairs: list[str] | None,
+    levels: _Levels,
     substantive: Substantive | None,
 ) -> tuple[list[_Group], list[Event]]:
     c = design.columns
@@ -333,7 +333,8 @@ def _groups(
     else:
         kinds = [""] * len(base)
     treated = np.array([a == design.arms.intervention for a in arm], dtype=float)
-    order = sorted(range(len(base)), key=lambda k: (site[k].encode(), person[k].encode()))
+    inner = levels.subcluster or [""] * len(base)
+    order = sorted(range(len(base)), key=lambda k: (site[k].encode(), inner[k].encode(), person[k].encode()))
     groups: list[_Group] = []
     seen: set[str] = set()
     for g, kind in enumerate(sorted(set(kinds))):
@@ -356,8 +357,9 @@ def _groups(
             label = " ".join(filter(None, (kind, "" if a is None else design.arms.labels[int(a)])))
             key = (g,) if a is None else (g, int(a))
             given = treated[rows] if a is None else None
-            pair = None if pairs is None else _pair_codes(pairs, rows, codes, label, events)
-            groups.append(_Group(label, key, rows, codes.astype(np.intp), given, variables, treated[rows], pair))
+            pair = None if levels.pair is None else _pair_codes(levels.pair, rows, codes, label, events)
+            third = None if levels.subcluster is None else _subcluster_codes(inner, rows, codes, str(c.subcluster), label, events)
+            groups.append(_Group(label, key, rows, codes.astype(np.intp), given, variables, treated[rows], pair, third))
     for what, names in (("bounds", bounds), ("site_level", site_level)):
         for name in names:
             if name not in seen:
@@ -370,6 +372,59 @@ def _groups(
     if not groups:
         raise InputError(f"{WHERE}: nobody is of a kind that answers an outcome. Column {c.rater!r} holds: {few(sorted(set(kinds)))}.")
     return groups, events
+
+
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """What has an intercept beside the site: the label of each row, None where it has none; never both."""
+
+    pair: list[str] | None
+    subcluster: list[str] | None
+
+
+def _levels(base: pd.DataFrame, design: TrialDesign, pair_effects: str | None, *, sites_only: bool) -> tuple[_Levels, list[Event]]:
+    """The intercepts of the imputation: those of the analysis as far as the engine has them; what is left out is said."""
+    events: list[Event] = []
+    column = design.columns.subcluster
+    third = None
+    if column is not None:
+        require_columns(base, [column], where=WHERE, why="as the level between person and site ([columns] subcluster)")
+        third = _labels(base, column, "subcluster")
+        if pair_effects == "random":
+            raise InputError(
+                f'pair_effects = "random" with the subcluster {column!r}: intercepts of pair, site and subcluster together are not drawn. '
+                'Say pair_effects="none", or take the subcluster out of the design.'
+            )
+    if sites_only:
+        if third is not None:
+            what = f"these sets have site intercepts only, so that people of one {column} are as alike as those of two"
+            events.append(Event("no subcluster intercept", "", f"{what}; chained equations with equal variances draw both"))
+        asked = design.analysis.pair_effects != "none" and design.columns.pair in base.columns
+        if pair_effects is None and asked:
+            what = "the analysis has pair effects, and these sets have site intercepts only; chained equations can draw both"
+            events.append(Event("no pair intercept", "", what))
+        return _Levels(None, None), events
+    pair = _pairs(base, design, pair_effects)
+    if third is not None and pair is not None:
+        what = f"sites and their {column} have one; the pair is left to the analysis"
+        events.append(Event("no pair intercept", "", what))
+        pair = None
+    return _Levels(pair, third), events
+
+
+def _subcluster_codes(
+    labels: list[str], rows: Ints, site: NDArray[np.integer], column: str, group: str, events: list[Event]
+) -> Ints | None:
+    """The subcluster of each row (n,), ascending; None where they cannot be told from sites or from people."""
+    names = np.unique(np.array([labels[k] for k in rows], dtype=str), return_inverse=True)[1]
+    first, codes, size = np.unique(site * (names.max() + 1) + names, return_index=True, return_inverse=True, return_counts=True)[1:]
+    several = int((np.bincount(site[first]) > 1).sum())
+    shared = int((size > 1).sum())
+    if several < 3 or shared < 3:
+        what = f"{several} sites hold more than one {column}" if several < 3 else f"{shared} {column} labels hold more than one person"
+        events.append(Event("no subcluster intercept", group, f"{what}: too few for an intercept of their own, so sites alone have one"))
+        return None
+    return codes.astype(np.intp)
 
 
 def _pairs(base: pd.DataFrame, design: TrialDesign, pair_effects: str | None) -> list[str] | None:
@@ -469,6 +524,7 @@ def _model(base: pd.DataFrame, group: _Group, options: _Options, *, kind_of_rate
         site_prior=options.site_prior,
         rows_per_predictor=options.rows_per_predictor,
         pair=group.pair,
+        subcluster=group.subcluster,
         heteroscedastic=options.heteroscedastic,
         substantive=declared,
         arm_name=options.arm,

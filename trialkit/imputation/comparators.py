@@ -111,7 +111,8 @@ def _without_sites(people: pd.DataFrame, design: TrialDesign, seed: int, m: int,
         raise InputError(f"{WHERE} must be a pandas DataFrame, not {type(people).__name__}.")
     require_columns(people, [c.site], where=WHERE, why="by the design")
     own = people[c.person].to_numpy() if c.person in people.columns else np.arange(len(people))
-    sets = impute(people.assign(**{c.site: own}), design, seed=seed, m=m, iterations=iterations, site_prior=_NO_SITES, pair_effects="none")
+    alone = design.model_copy(update={"columns": c.model_copy(update={"subcluster": None})})
+    sets = impute(people.assign(**{c.site: own}), alone, seed=seed, m=m, iterations=iterations, site_prior=_NO_SITES, pair_effects="none")
     base = sets.base.copy()
     base[c.site] = (
         people[c.site].loc[base.index] if people.index.is_unique else people[c.site].to_numpy()[variables_.population(people, design)]

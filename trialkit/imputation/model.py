@@ -79,6 +79,7 @@ def build(
     site_prior: str | float,
     rows_per_predictor: float,
     pair: Ints | None = None,
+    subcluster: Ints | None = None,
     heteroscedastic: bool = False,
     substantive: Substantive | None = None,
     arm_name: str = "",
@@ -88,7 +89,7 @@ def build(
     Parameters
     ----------
     columns : sequence of Column
-        Data (n,) in canonical order: sorted by site, then person.
+        Data (n,) in canonical order: sorted by site, subcluster if there are any, person.
     site : int array (n,)
         0..J-1, ascending.
     arm : array (n,) or None
@@ -99,6 +100,8 @@ def build(
         Observed rows a predictor must have behind it.
     pair : int array (J,) or None
         0..Q-1, the pair of each site; None: no intercept for pairs.
+    subcluster : int array (n,) or None
+        0..C-1, ascending, the subcluster of each row; None: no intercept for them.
     heteroscedastic : bool
         Whether sites differ in the residual variance of continuous variables.
     substantive : Substantive or None
@@ -132,7 +135,7 @@ def build(
     z = np.where(np.isnan(matrix.z), 0.0, matrix.z)
     scores = tuple(_score(c, ready, matrix) for c in incomplete if c.variable.items)
     matrix.derived += [s.rule for s in scores]
-    problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived), pair)
+    problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived), pair, subcluster)
     drawn = tuple(c for c in incomplete if not c.variable.items)
     return Model(tuple(ready), drawn, problem, known, scores, tuple(events))
 

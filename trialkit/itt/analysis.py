@@ -408,10 +408,11 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
         notes.append(str(said))
     elif design.imputation.population != "randomised":
         notes.append(f"Population: rows with {design.imputation.population} = 1.")
-    if m > 1 and design.columns.subcluster is not None:
+    settings = getattr(getattr(data, "provenance", None), "settings", {})
+    if design.columns.subcluster is not None and settings.get("subcluster") is False:
         notes.append(
-            f"Imputation by `impute` has a random intercept for {design.columns.site} and none for {design.columns.subcluster}: imputed "
-            f"values of one {design.columns.subcluster} are as alike as those of two."
+            f"The imputation has a random intercept for {design.columns.site} and none for {design.columns.subcluster}: imputed values of "
+            f"one {design.columns.subcluster} are as alike as those of two."
         )
     linear = [one for one in fitted if one.prepared.outcome.linear]
     others = [one for one in fitted if not one.prepared.outcome.linear]
