@@ -8,7 +8,7 @@ likelihood and its derivatives at any variance ratios), :mod:`reml_search` (its 
 
 from __future__ import annotations
 
-from trialkit._kernels.reml_fit import MixedFit, Optimum, deviance, fit, fit_reduced, fit_sets, random_effects
+from trialkit._kernels.reml_fit import MixedFit, Optimum, deviance, fit, fit_reduced, fit_sets, log_likelihood_at, random_effects
 from trialkit._kernels.reml_many import ManyFits, ManyInference, fit_cluster_summaries, fit_many
 from trialkit._kernels.reml_profile import profile_contrasts, profile_ratio, profile_sd
 from trialkit._kernels.reml_reduction import STATUS, Reduced, independent_columns, reduce
@@ -27,6 +27,7 @@ __all__ = [
     "fit_reduced",
     "fit_sets",
     "independent_columns",
+    "log_likelihood_at",
     "profile_contrasts",
     "profile_ratio",
     "profile_sd",

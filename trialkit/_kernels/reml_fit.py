@@ -319,3 +319,36 @@ def _record(
         root=root,
         reduced=r,
     )
+
+
+def log_likelihood_at(
+    residual: Array, groups: Sequence[NDArray[Any]], variances: Array | Sequence[float], sigma2: float, *, weights: Array | None = None
+) -> float:
+    """Log-likelihood (maximum likelihood's) at any parameters, for nested random intercepts of any depth.
+
+    Parameters
+    ----------
+    residual : (n,)
+        y - X b at the fixed effects wanted.
+    groups : (n,) codes each, outermost first, every factor nested in the one before
+    variances : one a factor, at or above zero
+    sigma2 : residual variance, positive
+    weights : (n,) positive
+
+    Notes
+    -----
+    From the innermost factor outwards: with a = 1'W1, s = 1'We and q = e'We of a cluster whose inverse covariance is W, an intercept of
+    variance v takes a and s to a / (1 + va) and s / (1 + va), q to q - v s^2 / (1 + va) and adds log(1 + va) to the determinant.
+    """
+    e = np.asarray(residual, dtype=np.float64)
+    w = (np.ones(len(e)) if weights is None else np.asarray(weights, dtype=np.float64)) / sigma2
+    a, s, q, determinant = w, w * e, w * e**2, -np.log(w)
+    codes = [np.asarray(g, dtype=np.intp) for g in groups]
+    for k in range(len(codes) - 1, -1, -1):
+        _, first, here = np.unique(codes[k], return_index=True, return_inverse=True)
+        a, s, q, determinant = (np.asarray(np.bincount(here, value), dtype=np.float64) for value in (a, s, q, determinant))
+        inflation = 1 + variances[k] * a
+        q, determinant = q - variances[k] * s**2 / inflation, determinant + np.log(inflation)
+        a, s = a / inflation, s / inflation
+        codes = [c[first] for c in codes[:k]]
+    return float(-0.5 * (len(e) * np.log(2 * np.pi) + determinant.sum() + q.sum()))

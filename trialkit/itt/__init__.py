@@ -20,6 +20,7 @@ from trialkit.itt.mixed import MixedModel, fit_mixed
 from trialkit.itt.multiplicity import adjust, adjust_families, gatekeeping, graphical
 from trialkit.itt.ordinal import OrdinalModel, fit_ordinal
 from trialkit.itt.pair_effects import PairEffects, PairFlips, pair_effects
+from trialkit.itt.pooled_comparison import PooledComparison, pool_comparison
 from trialkit.itt.randomisation import AssignmentList, RandomisationTest, Scheme, max_t, randomisation_test
 from trialkit.itt.robust import robust
 from trialkit.itt.shifts import itt_shifts
@@ -40,6 +41,7 @@ __all__ = [
     "OrdinalModel",
     "PairEffects",
     "PairFlips",
+    "PooledComparison",
     "RandomisationTest",
     "Scheme",
     "SiteComparison",
@@ -68,6 +70,7 @@ __all__ = [
     "max_t",
     "pair_effects",
     "paired",
+    "pool_comparison",
     "randomisation_test",
     "robust",
     "site_values",
