@@ -97,6 +97,12 @@ effect = 0.5
     assert again.digest == design.digest
 
 
+def test_a_nominal_covariate_is_a_categorical_one() -> None:
+    design = TrialDesign.from_text(MINIMAL + '[[covariates]]\nname = "region"\ntype = "nominal"\n')
+    assert design.covariates[0].type == "categorical"
+    assert TrialDesign.from_text(design.to_toml()) == design
+
+
 def test_it_is_frozen() -> None:
     design = TrialDesign.from_text(MINIMAL)
     with pytest.raises(Exception, match="frozen"):

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "report": {"allocation", "power", "imputation", "itt", "design", "results", "door", "_kernels"},
     "cli": {"simulation", "report", "allocation", "power", "imputation", "itt", "design", "results", "door", "_kernels"},
     "__init__": set(),
+    "__main__": {"cli"},
 }
 
 

@@ -209,11 +209,19 @@ class Outcome(Block):
 
 
 class Covariate(Block):
-    """A covariate of every model; `levels` fixes the order, the first being the reference."""
+    """A covariate of every model; `levels` fixes the order, the first being the reference.
+
+    `type` may also be said as ``nominal``, which is read as ``categorical``.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     type: CovariateType = "continuous"
     levels: tuple[str, ...] | None = None
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _nominal_is_categorical(cls, value: Any) -> Any:
+        return "categorical" if value == "nominal" else value
 
     @field_validator("levels")
     @classmethod

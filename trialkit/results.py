@@ -68,6 +68,15 @@ def format_cell(value: Any, spec: str = "") -> str:
     return str(value)
 
 
+def minus(text: str) -> str:
+    """A formatted number with a true minus sign.
+
+    >>> minus("-0.25")
+    '−0.25'
+    """
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows and columns with a title, notes and one format a column.

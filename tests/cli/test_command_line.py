@@ -210,6 +210,7 @@ def test_analyse_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, d
     code, out, err = run(capsys, "analyse", table, "--design", toml, "-o", tmp_path / "r", "--complete-cases")
     assert code == 2, err
     assert says in err
+    assert toml.name in err or table.name in err  # the file is named
     assert out == ""
     assert not any((tmp_path / "r").glob("*"))
 
@@ -247,6 +248,13 @@ def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "powr")
     assert code == 2
     assert "power" in err
+
+
+def test_it_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "trialkit", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "trialkit 0.1.0\n")
+    done = subprocess.run([sys.executable, "-m", "trialkit", "powr"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
 
 
 def test_a_fault_of_our_own_is_one_line_and_70(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from trialkit.allocation import Plan
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused, WriteError, frame_digest
 from trialkit.report import Report, report, report_table, save_figures
+from trialkit.report.sections import design_section
 from trialkit.results import Provenance
 
 NASTY = "</style><script>alert(1)</script><img src=x onerror=alert(1)> \" ' & {{ 7 * 7 }}"
@@ -225,6 +226,15 @@ def test_one_kind_of_person_and_complete_cases() -> None:
     assert "24 people were eligible" in page.html
     table = report_table(results, design, people=people).frame.iloc[0]
     assert (table["n_intervention"], table["n_reference"]) == (12, 11)
+    assert "new against usual" in page.html
+
+
+def test_the_summary_measure_is_each_outcomes_own() -> None:
+    text = '[[outcomes]]\nname = "y"\nlabel = "Mood"\n[[outcomes]]\nname = "z"\nlabel = "Relapse"\ntype = "binary"\nhas_baseline = false\n'
+    said = dict(p[:2] for b in design_section(TrialDesign.from_text(text)).blocks for p in b.pairs)["Summary measure"]
+    assert said == "standardised mean difference (Cohen's d) (Mood); risk difference (Relapse)"
+    declared = TrialDesign.from_text(text + '[estimand]\nsummary = "as in the protocol"\n')
+    assert "as in the protocol" in str([b.pairs for b in design_section(declared).blocks])
 
 
 def test_save_figures(results: Any, design: TrialDesign, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,19 @@ def say(message: str, *, quiet: bool = False) -> None:
     """Chatter, on standard error."""
     if not quiet:
         typer.echo(message, err=True)
+
+
+@contextlib.contextmanager
+def told_of(what: str, file: Path) -> Iterator[None]:
+    """Errors that speak of a table, as the Python verbs do, name the file it came from."""
+    from trialkit.door import InputError
+
+    try:
+        yield
+    except InputError as error:
+        if what in str(error):
+            raise type(error)(str(error).replace(what, f"{file}, {what}", 1)) from error
+        raise
 
 
 def check_folder(path: Path, names: list[str], *, force: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from trialkit.cli._show import check_folder, new_folder, print_json, rows, say
+from trialkit.cli._show import check_folder, new_folder, print_json, rows, say, told_of
 
 TABLES = ("results.csv", "analyses.csv", "table2.csv", "table2.html", "table2.tex", "table2.docx")
 
@@ -24,17 +24,21 @@ def analyse(
     """Intention-to-treat analysis of every declared outcome, with multiple imputation; site means and pairs beside each model."""
     from trialkit.design import TrialDesign
     from trialkit.door import read_table, write_whole
-    from trialkit.imputation import impute
-    from trialkit.itt import itt
-    from trialkit.itt.beside import ALL, RANDOMISATION
-    from trialkit.report import report, write_tables
-    from trialkit.results import Table
 
     declared = TrialDesign.from_toml(design)
     people = read_table(data, text=declared.text_columns)
     check_folder(output, ["report.html", *TABLES], force=force)
-    imputations = None if complete_cases else impute(people, declared, m=m, seed=seed)
-    everything = itt(people if imputations is None else imputations, declared, analyses=[a for a in ALL if a != RANDOMISATION])
+    # what the work needs is loaded once the files have been read: a mistyped path is answered at once
+    from trialkit.imputation import impute
+    from trialkit.itt import itt
+    from trialkit.itt.beside import ALL, RANDOMISATION
+    from trialkit.itt.people import WHERE
+    from trialkit.report import report, write_tables
+    from trialkit.results import Table
+
+    with told_of(WHERE, data):
+        imputations = None if complete_cases else impute(people, declared, m=m, seed=seed)
+        everything = itt(people if imputations is None else imputations, declared, analyses=[a for a in ALL if a != RANDOMISATION])
     results = everything.model
     page = report(everything, design=declared, people=people, imputations=imputations)
     # everything is computed; only now is anything written

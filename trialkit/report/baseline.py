@@ -20,7 +20,7 @@ from trialkit.door import normalise, zero_one
 from trialkit.report.flow import id_column, percent
 from trialkit.report.layout import Layout, Row
 from trialkit.report.tables import asked
-from trialkit.results import MISSING, Result
+from trialkit.results import MISSING, Result, minus
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 # columns of a sites table that say what happened rather than what a site is
@@ -321,9 +321,9 @@ def _cell(row: Any, arm: str) -> str:
     if row["statistic"] == "n (%)":
         return f"{int(centre):,} ({percent(centre, n)})"
     if row["statistic"].startswith("median"):
-        return _minus(f"{_plain(centre)} ({_plain(float(row[f'low_{arm}']))} to {_plain(float(row[f'high_{arm}']))})")
+        return minus(f"{_plain(centre)} ({_plain(float(row[f'low_{arm}']))} to {_plain(float(row[f'high_{arm}']))})")
     spread = float(row[f"spread_{arm}"])
-    return _minus(f"{_plain(centre, 2)} ({MISSING if np.isnan(spread) else _plain(spread, 2)})")
+    return minus(f"{_plain(centre, 2)} ({MISSING if np.isnan(spread) else _plain(spread, 2)})")
 
 
 def _plain(value: float, digits: int = 1) -> str:
@@ -335,9 +335,5 @@ def _plain(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}"
 
 
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
 def _signed(value: float) -> str:
-    return MISSING if np.isnan(value) else _minus(f"{value:.2f}" if round(value, 2) != 0 else "0.00")
+    return MISSING if np.isnan(value) else minus(f"{value:.2f}" if round(value, 2) != 0 else "0.00")

@@ -11,7 +11,7 @@ import pandas as pd
 from trialkit.design import TrialDesign
 from trialkit.report.layout import Layout, Row
 from trialkit.report.tables import in_words, plain_number, records
-from trialkit.results import MISSING, Table, format_cell
+from trialkit.results import MISSING, Table, format_cell, minus
 
 
 def balance_layout(allocation: Any, arms: tuple[str, str] = ("control", "intervention")) -> Layout | None:
@@ -28,7 +28,7 @@ def balance_layout(allocation: Any, arms: tuple[str, str] = ("control", "interve
         if several:
             label += f" ({r['arm']})"
         numbers = (plain_number(r.get(c)) for c in ("mean", "reference_mean", "difference"))
-        fixed = (format_cell(r.get(c), spec).replace("-", "\N{MINUS SIGN}") for c, spec in (("std_difference", ".2f"), ("quantile", ".2f")))
+        fixed = (minus(format_cell(r.get(c), spec)) for c, spec in (("std_difference", ".2f"), ("quantile", ".2f")))
         rows.append(Row((label, *numbers, *fixed)))
     made = allocation.balance() if callable(allocation.balance) else allocation.balance
     notes = tuple(str(n).replace("std_difference", "Standardised").replace("quantile:", "Quantile:") for n in getattr(made, "notes", ()))
@@ -65,7 +65,7 @@ def frame_layout(frame: pd.DataFrame, title: str, notes: tuple[str, ...], format
     table = Table(frame, title, notes, formats or {})
     align = "".join("r" if r else "l" for r in table.numeric())
     headers = tuple(str(c).replace("_", " ") for c in frame.columns)
-    rows = tuple(Row(tuple(cell.replace("-", "\N{MINUS SIGN}") if _negative(cell) else cell for cell in cells)) for cells in table.cells())
+    rows = tuple(Row(tuple(minus(cell) if _negative(cell) else cell for cell in cells)) for cells in table.cells())
     return Layout(headers, rows, align, title, notes)
 
 
@@ -151,7 +151,7 @@ def checks_layout(checks: Any, design: TrialDesign | None = None) -> Layout | No
                 text = format_cell(row[name], spec)
                 error = row.get(f"{name}_mcse")
                 text += f" ({format_cell(error, spec)})" if error is not None and not pd.isna(error) else ""
-                return text.replace("-", "\N{MINUS SIGN}")
+                return minus(text)
 
             cells = [cell("truth", ".2f"), cell("bias", ".3f"), cell("empirical_se", ".3f"), cell("model_se", ".3f")]
             cells += [cell("coverage", ".3f"), cell("rejection", ".3f")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from trialkit.design import TrialDesign
+from trialkit.design import Estimand, TrialDesign
 from trialkit.door import InputError, frame_digest
 from trialkit.report import words
 from trialkit.report.baseline import Baseline
@@ -98,9 +98,9 @@ def design_section(design: TrialDesign) -> Section:
         Block("head", text="Estimand"),
         _pairs(
             ("Population", e.population),
-            ("Treatments", e.treatments),
+            ("Treatments", _treatments(design)),
             ("Endpoint", e.endpoint),
-            ("Summary measure", e.summary),
+            ("Summary measure", _summary_measure(design)),
             ("Weighting", e.weighting),
             ("Intercurrent events", e.intercurrent),
         ),
@@ -119,6 +119,23 @@ def design_section(design: TrialDesign) -> Section:
         Block("folded", text="Outcomes as declared", html=markup(_outcomes(design).to_html())),
     )
     return Section("design", "Design and estimand", blocks)
+
+
+def _treatments(design: TrialDesign) -> str:
+    """The treatments as declared; where nothing was declared, the arms by name."""
+    said = design.estimand.treatments
+    return f"{design.arms.intervention} against {design.arms.reference}" if said == Estimand().treatments else said
+
+
+def _summary_measure(design: TrialDesign) -> str:
+    """The summary measure as declared; where nothing was declared, each outcome's own, by its type and choices."""
+    said = design.estimand.summary
+    measures = {o.label: o.chosen_measure for o in design.outcomes}
+    if said != Estimand().summary or set(measures.values()) == {"standardised-difference"}:
+        return said
+    names = {m: Estimand().summary if m == "standardised-difference" else m.replace("-", " ") for m in dict.fromkeys(measures.values())}
+    listed = [f"{name} ({words.joined([o for o, of in measures.items() if of == m])})" for m, name in names.items()]
+    return listed[0].rpartition(" (")[0] if len(listed) == 1 else "; ".join(listed)
 
 
 def _outcomes(design: TrialDesign) -> Layout:
@@ -330,8 +347,8 @@ def results_section(results: Any, design: TrialDesign | None, people: Any, imput
     # effects of different scales have no axis in common: a picture each
     for scale in scales if len(scales) > 1 else (None,):
         blocks.append(picture(plot_forest(results, design, people=people, scale=scale)))
-    blocks += _measures(results)
-    blocks += _beside(results)
+    blocks += _measures(results, design)
+    blocks += _beside(results, design)
     if people is not None and design is not None and any(o.rank == "primary" for o in design.outcomes):
         from trialkit.report.figures.sites import plot_cluster_means
 
@@ -341,7 +358,7 @@ def results_section(results: Any, design: TrialDesign | None, people: Any, imput
     return Section("results", "Results", tuple(blocks))
 
 
-def _measures(results: Any) -> list[Block]:
+def _measures(results: Any, design: TrialDesign | None) -> list[Block]:
     """Absolute and relative effects of the outcomes that have both."""
     frame = getattr(results, "measures", None)
     if not isinstance(frame, pd.DataFrame) or not len(frame):
@@ -351,16 +368,22 @@ def _measures(results: Any) -> list[Block]:
         return []
     title = "Absolute and relative effects of the same models"
     notes = ("Risks, rates and means are standardised over the people analysed. Of a ratio std_error is that of its logarithm.",)
-    return _table(frame_layout(several.reset_index(drop=True), title, notes))
+    return _table(frame_layout(_labelled(several.reset_index(drop=True), design), title, notes))
 
 
-def _beside(results: Any) -> list[Block]:
+def _beside(results: Any, design: TrialDesign | None) -> list[Block]:
     """The same effects by the other analyses, when they were asked for."""
     frame = results_frame(results)
     if "analysis" not in frame.columns or not frame["outcome"].duplicated().any():
         return []
     columns = ["outcome", "analysis", "measure", "estimate", "std_error", "df", "p_value", "conf_low", "conf_high", "clusters"]
-    return _table(frame_layout(frame[columns], "The same effect by several analyses", ()))
+    return _table(frame_layout(_labelled(frame[columns], design), "The same effect by several analyses", ()))
+
+
+def _labelled(frame: pd.DataFrame, design: TrialDesign | None) -> pd.DataFrame:
+    """Outcomes by their labels, as in the table of results; by their columns' names where there is no design."""
+    labels = {} if design is None else {o.name: o.label for o in design.outcomes}
+    return frame.assign(outcome=[labels.get(o, o) for o in frame["outcome"]])
 
 
 def checks_section(checks: Any, design: TrialDesign | None, picture: Place) -> Section:

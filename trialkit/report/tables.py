@@ -19,7 +19,7 @@ import pandas as pd
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, WriteError, normalise, require_columns, write_whole, zero_one
 from trialkit.report.layout import Layout, Row, word_file
-from trialkit.results import MISSING, Result, Table, format_cell
+from trialkit.results import MISSING, Result, Table, format_cell, minus
 
 COHENS_D = "Cohen's d"
 _RANKS = ("primary", "secondary", "exploratory")
@@ -208,7 +208,10 @@ class ReportTable(Result):
                     Row((f"{str(rank).capitalize()} outcome{'s' if (part['rank'] == rank).sum() > 1 else ''}",), depth=1, group=True)
                 )
                 for _, r in part[part["rank"] == rank].iterrows():
-                    cells = [interval_cell(r) if not column else format_cell(r[column], spec) for _, _, column, spec in shown]
+                    cells = [
+                        interval_cell(r) if not column else (minus if spec else str)(format_cell(r[column], spec))
+                        for _, _, column, spec in shown
+                    ]
                     arrow = "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}" if r["direction"] == "lower" else ""
                     rows.append(Row((f"{r['label']}{arrow}", *cells), depth=2))
         return Layout(("Outcome", *(c[0] for c in shown)), tuple(rows), "l" + "".join(c[1] for c in shown), self.title, self.notes)
@@ -250,7 +253,7 @@ def interval_cell(row: Any) -> str:
     text = format_cell(estimate, ".2f")
     if not (np.isnan(low) or np.isnan(high)):
         text += f" ({format_cell(low, '.2f')} to {format_cell(high, '.2f')})"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return minus(text)
 
 
 def report_table(results: Any, design: TrialDesign | None = None, *, people: pd.DataFrame | None = None) -> ReportTable:
@@ -369,7 +372,7 @@ def plain_number(value: Any) -> str:
         return MISSING
     size = abs(float(value))
     digits = 0 if size >= 1000 or size == 0 else 1 if size >= 100 else 2 if size >= 0.1 else 4
-    return f"{float(value):,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return minus(f"{float(value):,.{digits}f}")
 
 
 def write_tables(

@@ -16,7 +16,7 @@ from trialkit.design import Outcome, TrialDesign
 from trialkit.report.flow import Flow, percent
 from trialkit.report.missing import Missing
 from trialkit.report.tables import COHENS_D, MULTIPLICITY, is_ratio, outcome_rows
-from trialkit.results import format_p
+from trialkit.results import format_p, minus
 
 _SMALL = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen"),
@@ -104,7 +104,7 @@ def p_words(p: float) -> str:
 def _two(value: float) -> str:
     text = f"{value:.2f}"
     text = text[1:] if text == "-0.00" else text
-    return text.replace("-", "\N{MINUS SIGN}")
+    return minus(text)
 
 
 def flow_paragraph(flow: Flow) -> str:

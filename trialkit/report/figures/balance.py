@@ -17,7 +17,6 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     number,
     shorten,
@@ -25,6 +24,7 @@ from trialkit.report.figures.canvas import (
 )
 from trialkit.report.printed import balance_frame
 from trialkit.report.tables import records
+from trialkit.results import minus
 
 _LINE = 0.235
 _BAND = "#DADAD6"

@@ -19,6 +19,7 @@ from typing import Any, Final
 import pandas as pd
 
 from trialkit.door import InputError, write_whole
+from trialkit.results import minus
 
 # Okabe and Ito's colours: told apart by every common kind of colour vision; shape and fill differ too, for print
 REFERENCE: Final = "#0072B2"
@@ -144,11 +145,6 @@ def panel_title(text: str, width: float, size: float = FONT_SIZE) -> str:
     end = f", {tail}" if comma and text_width(tail, size) < 0.6 * width else ""
     rest = (head if end else text)[len(lines[0]) :].strip()
     return f"{lines[0]}\n{shorten(rest, width - text_width(end, size), size)}{end}"
-
-
-def minus(text: str) -> str:
-    """A formatted number with a true minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -21,14 +21,13 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     number,
     shorten,
     text_width,
 )
 from trialkit.report.tables import COHENS_D, is_ratio, outcome_rows, records, symbol
-from trialkit.results import format_p
+from trialkit.results import format_p, minus
 
 _LINE = 0.27  # inches from one row to the next
 _LABEL_MOST = 3.4

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import FONT_SIZE, INK, INTERVENTION, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number
+from trialkit.report.figures.canvas import FONT_SIZE, INK, INTERVENTION, REFERENCE, SOFT, Picture, clean, look, new_figure, number
+from trialkit.results import minus
 
 
 def plot_icc(estimate: Any) -> Picture:

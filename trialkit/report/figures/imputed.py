@@ -20,12 +20,12 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     number,
     panel_title,
     text_width,
 )
+from trialkit.results import minus
 
 _SETS = 20  # more sets than this draw the same line
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError, require_columns
-from trialkit.report.figures.canvas import ALARM, FONT_SIZE, INK, SOFT, Picture, look, minus, new_figure, number
+from trialkit.report.figures.canvas import ALARM, FONT_SIZE, INK, SOFT, Picture, look, new_figure, number
+from trialkit.results import minus
 
 _WORDS = {
     "clusters": "clusters, both arms",

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import INK, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number
+from trialkit.report.figures.canvas import INK, REFERENCE, SOFT, Picture, clean, look, new_figure, number
+from trialkit.results import minus
 
 
 def plot_residuals(fit: Any) -> Picture:

@@ -19,12 +19,12 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     number,
     shorten,
     text_width,
 )
+from trialkit.results import minus
 
 
 def plot_tipping(found: Any, *, label: str | None = None) -> Picture:

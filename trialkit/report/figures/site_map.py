@@ -20,12 +20,12 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     shorten,
     text_width,
     wrap,
 )
+from trialkit.results import minus
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

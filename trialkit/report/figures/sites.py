@@ -18,13 +18,13 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     number,
     shorten,
     wrap,
 )
 from trialkit.report.tables import analysed_rows, asked
+from trialkit.results import minus
 
 _GOLDEN = 0.6180339887498949  # its multiples fill (0, 1) evenly: a spread of dots without a random number
 

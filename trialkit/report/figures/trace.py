@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from trialkit.door import InputError
-from trialkit.report.figures.canvas import FONT_SIZE, INK, REFERENCE, SOFT, Picture, clean, look, minus, new_figure, number, panel_title
+from trialkit.report.figures.canvas import FONT_SIZE, INK, REFERENCE, SOFT, Picture, clean, look, new_figure, number, panel_title
+from trialkit.results import minus
 
 _COLUMNS = ("variable", "statistic", "chain", "iteration", "value")
 

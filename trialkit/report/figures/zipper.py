@@ -19,11 +19,11 @@ from trialkit.report.figures.canvas import (
     Picture,
     clean,
     look,
-    minus,
     new_figure,
     shorten,
     text_width,
 )
+from trialkit.results import minus
 
 _COLUMNS = ("estimate", "conf_low", "conf_high", "truth")
 
