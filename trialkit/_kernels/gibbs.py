@@ -9,7 +9,7 @@ missing rows only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -124,6 +124,7 @@ class Draws:
     sd: Array  # (iterations, targets, m)
     icc: Array  # (iterations, targets, m)  what people of a site share of the variance; NaN at site level
     repaired: dict[str, int]  # visits in which a chain needed a ridge, by target
+    passing: dict[str, Array] = field(default_factory=dict)  # (m, q, K - 1) of binary and ordinal targets: see `gibbs_latent.passing`
 
 
 def run(problem: Problem, seeds: Sequence[np.random.SeedSequence], iterations: int) -> Draws:
@@ -270,7 +271,9 @@ class _Engine:
             self._recount()
         values = {t.name: memory.drawn for t, memory in zip(targets, self.memory, strict=True)}
         sums = {r.column: self.z[:, r.rows, r.column].copy() for r in self.problem.derived if isinstance(r, Sum)}
-        return Draws(values, sums, trace[0], trace[1], trace[2], self.repaired)
+        ordered = [(t, memory.probits[0]) for t, memory in zip(targets, self.memory, strict=True) if t.kind in ("binary", "ordinal")]
+        passing = {t.name: gibbs_latent.passing(state) for t, state in ordered if state.drawn is not None}
+        return Draws(values, sums, trace[0], trace[1], trace[2], self.repaired, passing)
 
     def _first_guess(self, target: Target) -> _Memory:
         """Start values: observed values of the same variable, drawn at random in each chain."""

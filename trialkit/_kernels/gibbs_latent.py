@@ -95,6 +95,7 @@ class ProbitState:
     u: Array | None  # (m, J)
     cuts: Array  # (m, K - 1), the first is 0
     t_pair: Array | None = None  # (m,)
+    drawn: tuple[Array, Array] | None = None  # (m, q) mean and value of the latents last drawn for the rows to impute
 
     @classmethod
     def start(cls, m: int, codes: Ints, levels: int) -> ProbitState:
@@ -160,9 +161,25 @@ def impute(state: ProbitState, predictors: Predictors, levels: int, streams: Str
     assert state.beta is not None
     eta = predictors.linear_absent(state.beta, state.u)
     z = eta + streams.normal(eta.shape[1])
+    state.drawn = (eta, z)
     if levels == 2:
         return np.asarray(z > 0, dtype=np.intp)
     return np.asarray((z[:, :, None] > state.cuts[:, None, :]).sum(axis=2), dtype=np.intp)
+
+
+def passing(state: ProbitState) -> Array:
+    """Log odds ratio (m, q, K - 1), negative where it did so anyhow, at which each drawn cell passes its cut points.
+
+    With P = Phi(eta - c), the chance to lie above c, the cell lies there when its uniform number U = Phi(eta - z) is below P: were the log
+    odds of P larger by d, when d > logit U - logit P. One number serves all d, so that a larger d never lowers a category.
+    """
+    assert state.drawn is not None
+    eta, z = state.drawn
+
+    def logit(x: Array) -> Array:
+        return np.asarray(special.log_ndtr(x) - special.log_ndtr(-x))
+
+    return logit(eta - z)[:, :, None] - logit(eta[:, :, None] - state.cuts[:, None, :])
 
 
 def _latents(cuts: Array, eta: Array, codes: Ints, levels: int, streams: Streams) -> Array:

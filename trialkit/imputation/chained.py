@@ -172,7 +172,7 @@ def impute(
     events += left_out
     options = _Options(engine, site_prior, rows_per_predictor, heteroscedastic, declared, design.columns.arm)
     cells: dict[str, Cells] = {}
-    parts: dict[str, list[tuple[Ints, Array, tuple[Any, ...]]]] = {}
+    parts: dict[str, list[Cells]] = {}
     rows_of_frame: list[dict[str, Any]] = []
     log: list[tuple[str, Event]] = [("", e) for e in events]
     traces: dict[tuple[str, str], Array] = {}
@@ -201,12 +201,12 @@ def impute(
             rows_of_frame += found.rows
             traces |= found.traces
             recommended = max(recommended, _recommend(built, found, group, m))
-            for name, (at, values, labels) in found.cells.items():
-                if len(at):
-                    parts.setdefault(name, []).append((group.rows[at], values, labels))
+            for name, part in found.cells.items():
+                if len(part.rows):
+                    parts.setdefault(name, []).append(replace(part, rows=group.rows[part.rows]))
         for name, (at, known) in built.known.items():
             column = next(c for c in built.columns if c.name == name)
-            parts.setdefault(name, []).append((group.rows[at], np.repeat(known[None], m, axis=0), column.labels))
+            parts.setdefault(name, []).append(Cells(group.rows[at], np.repeat(known[None], m, axis=0), column.labels))
         done += m
     for name in base.columns:
         if name in parts:
@@ -569,6 +569,7 @@ def _run(
         sd=np.concatenate([d.sd for d in out], axis=2),
         icc=np.concatenate([d.icc for d in out], axis=2),
         repaired={name: sum(d.repaired[name] for d in out) for name in first.repaired},
+        passing={name: np.concatenate([d.passing[name] for d in out]) for name in first.passing},
     )
 
 
@@ -586,7 +587,7 @@ def _one_thread(problem: gibbs.Problem | gibbs_joint.JointProblem, seeds: Sequen
 class _Found:
     """What one group's run gave, on the scale of the data."""
 
-    cells: dict[str, tuple[Ints, Array, tuple[Any, ...]]]  # column -> positions in the group, values (m, q), labels
+    cells: dict[str, Cells]  # by column; rows are positions in the group
     rows: list[dict[str, Any]]  # of the diagnostics
     traces: dict[tuple[str, str], Array]
     events: list[Event]
@@ -597,17 +598,18 @@ def _collect(built: Model, draws: gibbs.Draws, group: _Group) -> _Found:
     found = _Found({}, [], {}, [])
     mixed = [convergence(trace) for trace in (draws.mean, draws.sd, draws.icc)]
     for k, (column, target) in enumerate(zip(built.incomplete, built.problem.targets, strict=True)):
-        values, at = draws.values[column.name], np.flatnonzero(column.missing)
+        values, at, passing = draws.values[column.name], np.flatnonzero(column.missing), draws.passing.get(column.name)
         if not len(at):  # a complete outcome, visited for the covariates of its model
             continue
         if column.site_level:
-            values = values[:, np.searchsorted(target.missing, group.site[at])]
+            units = np.searchsorted(target.missing, group.site[at])
+            values, passing = values[:, units], None if passing is None else passing[:, units]
         scale, shift = 1.0, 0.0
         if target.kind == "normal":
             shift, scale = column.location_scale()
             # the limits once more: the last bit of the change of scale, no more
             values = np.clip(shift + scale * values, *column.variable.bounds)
-        found.cells[column.name] = (at, values, column.labels)
+        found.cells[column.name] = Cells(at, values, column.labels, passing)
         trace = np.stack([shift + scale * draws.mean[:, k], scale * draws.sd[:, k], draws.icc[:, k]])
         found.traces[group.label, column.name] = trace
         method = (modelling if isinstance(built.problem, gibbs.Problem) else joint).METHOD[target.kind]
@@ -630,18 +632,19 @@ def _collect(built: Model, draws: gibbs.Draws, group: _Group) -> _Found:
 
 def _add_up(score: Score, found: _Found, group: _Group) -> None:
     """A score's missing cells from its items; items of people whose score is observed are left as they are."""
-    m = len(next(iter(found.cells.values()))[1])
+    m = len(next(iter(found.cells.values())).values)
     total = np.zeros((m, len(score.rows)))
     for item in score.items:
         ratings = np.repeat(modelling.ratings(item)[None], m, axis=0)
         if item.name in found.cells:
-            at, values, labels = found.cells[item.name]
-            ratings[:, at] = np.array(labels, dtype=float)[values.astype(np.intp)] if labels else values
-            mine = np.isin(at, score.rows)
-            found.cells[item.name] = (at[mine], values[:, mine], labels)
+            drawn = found.cells[item.name]
+            worth = np.array(drawn.labels, dtype=float)
+            ratings[:, drawn.rows] = worth[drawn.values.astype(np.intp)] if drawn.labels else drawn.values
+            mine = np.isin(drawn.rows, score.rows)
+            found.cells[item.name] = Cells(drawn.rows[mine], drawn.values[:, mine], drawn.labels)
         total += ratings[:, score.rows]
     values = total / len(score.items) if score.factor != 1 else total
-    found.cells[score.column.name] = (score.rows, values, ())
+    found.cells[score.column.name] = Cells(score.rows, values)
     how = "mean" if score.factor != 1 else "sum"
     found.rows.append(_described(group, score.column, f"{how} of its {len(score.items)} items", values))
 
@@ -662,19 +665,26 @@ def _described(group: _Group, column: Column, method: str, values: Array) -> dic
     }
 
 
-def _join(parts: list[tuple[Ints, Array, tuple[Any, ...]]]) -> Cells:
+def _join(parts: list[Cells]) -> Cells:
     """One column's cells over groups; groups may have seen different categories."""
     labels: list[Any] = []
-    for _, _, seen in parts:
-        labels += [label for label in seen if label not in labels]
-    rows = np.concatenate([r for r, _, _ in parts])
-    values = []
-    for _, v, seen in parts:
-        if seen:
-            v = np.array([labels.index(label) for label in seen], dtype=float)[v.astype(np.intp)]
-        values.append(v)
+    for part in parts:
+        labels += [label for label in part.labels if label not in labels]
+    rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")
-    return Cells(rows[order], np.ascontiguousarray(np.concatenate(values, axis=1)[:, order]), tuple(labels))
+    values = []
+    for part in parts:
+        v = part.values
+        if part.labels:
+            v = np.array([labels.index(label) for label in part.labels], dtype=float)[v.astype(np.intp)]
+        values.append(v)
+    drawn = np.ascontiguousarray(np.concatenate(values, axis=1)[:, order])
+    passing = None
+    known = [part.passing for part in parts if part.passing is not None]
+    # what a cell passes is counted in its own group's categories
+    if len(known) == len(parts) and all(part.labels == parts[0].labels for part in parts):
+        passing = np.ascontiguousarray(np.concatenate(known, axis=1)[:, order])
+    return Cells(rows[order], drawn, tuple(labels), passing)
 
 
 def _recommend(built: Model, found: _Found, group: _Group, m: int) -> int:
@@ -685,9 +695,9 @@ def _recommend(built: Model, found: _Found, group: _Group, m: int) -> int:
     for column in built.columns:
         if column.variable.role != "outcome" or column.categorical or column.site_level or column.name not in found.cells:
             continue
-        at, drawn, _ = found.cells[column.name]
+        cells = found.cells[column.name]
         y = np.repeat(column.values[None], m, axis=0)
-        y[:, at] = drawn
+        y[:, cells.rows] = cells.values
         estimate, variance = np.zeros(m), np.zeros(m)
         sites = np.zeros(2)
         for a in (0.0, 1.0):

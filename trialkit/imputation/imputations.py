@@ -40,11 +40,15 @@ class Cells:
         Numbers, or codes into `labels`.
     labels : tuple
         What a code is written as; empty for numbers.
+    passing : array (m, q, K - 1) or None
+        Of binary and ordinal columns drawn by a probit: the change of the log odds of a higher category at which each cell would pass into
+        category 1, 2, ..., K - 1. A cell's code is how many of them are negative.
     """
 
     rows: NDArray[np.intp]
     values: Array
     labels: tuple[Any, ...] = ()
+    passing: Array | None = None
 
     def of(self, k: int) -> list[Any] | Array:
         """The cells of completed set `k`, as the column writes them."""
@@ -169,7 +173,10 @@ class Imputations(Result):
         traces = io.BytesIO()
         _write_arrays(traces, {f"{k}": v for k, v in enumerate(self.traces.values())})
         cells = io.BytesIO()
-        _write_arrays(cells, {part: a for k, c in enumerate(self.cells.values()) for part, a in ((f"r{k}", c.rows), (f"v{k}", c.values))})
+        arrays: dict[str, NDArray[Any]] = {}
+        for k, c in enumerate(self.cells.values()):
+            arrays |= {f"r{k}": c.rows, f"v{k}": c.values, **({} if c.passing is None else {f"p{k}": c.passing})}
+        _write_arrays(cells, arrays)
         kept = {
             "format": _FORMAT,
             "m": self.m,
@@ -222,7 +229,7 @@ class Imputations(Result):
         if frame_digest(base) != kept["base"]:
             raise InputError(f"{path}: the data are not those that were saved. Save the imputations again.")
         with np.load(io.BytesIO(base64.b64decode(kept["cells_npz"]))) as z:
-            cells = {name: Cells(z[f"r{k}"], z[f"v{k}"], tuple(labels)) for k, (name, labels) in enumerate(kept["cells"])}
+            cells = {name: Cells(z[f"r{k}"], z[f"v{k}"], tuple(labels), z.get(f"p{k}")) for k, (name, labels) in enumerate(kept["cells"])}
         with np.load(io.BytesIO(base64.b64decode(kept["traces_npz"]))) as z:
             traces = {(key[0], key[1]): z[str(k)] for k, key in enumerate(kept["traces"])}
         return cls(

@@ -66,7 +66,7 @@ def worst_best(imputations: Imputations, design: TrialDesign, outcome: str, *, q
         settings = {**made.settings, "extreme": {"outcome": outcome, "case": name, "low": low, "high": high}}
         out[name] = replace(
             imputations,
-            cells={**imputations.cells, outcome: replace(cells, values=values)},
+            cells={**imputations.cells, outcome: replace(cells, values=values, passing=None)},
             provenance=Provenance(made.seed, made.inputs, settings, made.versions),
         )
     return out

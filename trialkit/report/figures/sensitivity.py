@@ -48,29 +48,39 @@ def plot_tipping(found: Any, *, label: str | None = None) -> Picture:
     return _along(found, frame, name) if "shift" in frame.columns else _map(found, frame, name)
 
 
+def _is_ratio(found: Any) -> bool:
+    """Whether the effect is one whose null is 1."""
+    return "ratio" in found.measure
+
+
 def _along(found: Any, frame: pd.DataFrame, name: str) -> Picture:
     data = frame.sort_values("shift", kind="stable").reset_index(drop=True)
     x = data["shift"].to_numpy(dtype=float)
     sure = data["p_value"].to_numpy() < found.alpha
+    odds = found.unit == "log-odds"
+    far = "" if found.tips_at is None else number(found.tips_at) + (f" (odds ratio {number(np.exp(found.tips_at))})" if odds else " SD")
     width, height = 5.6, 3.3
     with look("tipping"):
         figure = new_figure(width, height)
         ax = figure.add_axes((0.7 / width, 0.62 / height, (width - 0.85) / width, (height - 1.0) / height))
-        ax.axhline(0.0, color=RULE, lw=0.8, zorder=0)
+        ax.axhline(1.0 if _is_ratio(found) else 0.0, color=RULE, lw=0.8, zorder=0)
         ax.fill_between(x, data["conf_low"], data["conf_high"], color=REFERENCE, alpha=0.15, lw=0)
         ax.plot(x, data["estimate"], color=REFERENCE)
         for hit, face in ((sure, REFERENCE), (~sure, "white")):
             ax.plot(x[hit], data["estimate"][hit], "o", ms=4, mfc=face, mec=REFERENCE, mew=0.8, ls="")
         if found.tips_at is not None:
             ax.axvline(found.tips_at, color=ALARM, lw=1.0, ls=(0, (4, 2)))
-            figure.text(0.99, 1 - 0.06 / height, f"tips at {number(found.tips_at)} SD", color=ALARM, ha="right", va="top")
+            figure.text(0.99, 1 - 0.06 / height, f"tips at {far}", color=ALARM, ha="right", va="top")
         ax.set_xlabel("")
-        ax.set_ylabel("effect and its confidence interval")
+        ax.set_ylabel(shorten(clean(found.measure) or "effect and its confidence interval", height - 1.0))
         who = " and ".join(clean(w) for w in found.shifted)
         figure.text(
             0.5,
             0.3 / height,
-            shorten(f"shift of the missing in {who}, SDs of the observed values", width - 0.2),
+            shorten(
+                f"shift of the missing in {who}, {f'log odds of {clean(found.towards)}' if odds else 'SDs of the observed values'}",
+                width - 0.2,
+            ),
             ha="center",
             va="center",
         )
@@ -85,9 +95,10 @@ def _along(found: Any, frame: pd.DataFrame, name: str) -> Picture:
         )
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
-    said = "does not change" if found.tips_at is None else f"changes at a shift of {number(found.tips_at)} SD"
+    said = f"changes at a shift of {far}" if far else "does not change"
+    unit = " in log odds" if odds else " SD"
     alt = (
-        f"Effect on {name} from {number(float(data['estimate'].iloc[0]))} at a shift of {number(float(x[0]))} SD to "
+        f"Effect on {name} from {number(float(data['estimate'].iloc[0]))} at a shift of {number(float(x[0]))}{unit} to "
         f"{number(float(data['estimate'].iloc[-1]))} at {number(float(x[-1]))}; the finding at p < {found.alpha:g} {said}."
     )
     return Picture("tipping", f"{name}: the effect when the missing differ from what missing at random says", alt, data, (ax,), figure)
@@ -98,6 +109,8 @@ def _map(found: Any, frame: pd.DataFrame, name: str) -> Picture:
     columns = (f"shift_{reference}", f"shift_{intervention}")
     p = frame.pivot(index=columns[1], columns=columns[0], values="p_value")
     estimate = frame.pivot(index=columns[1], columns=columns[0], values="estimate")
+    if _is_ratio(found):
+        estimate = estimate.map(np.log)
     x, y, z = p.columns.to_numpy(dtype=float), p.index.to_numpy(dtype=float), p.to_numpy()
     if min(z.shape) < 2 or np.isnan(z).any():
         raise InputError("a map needs at least two shifts of each arm, every combination once. Give more deltas.")
@@ -116,8 +129,9 @@ def _map(found: Any, frame: pd.DataFrame, name: str) -> Picture:
         if border.min() < 0 < border.max():
             ax.contour(x, y, border, levels=[0.0], colors=[ALARM], linewidths=1.4)
         ax.plot(0.0, 0.0, "+", color=INK, ms=9, mew=1.4)
-        ax.set_xlabel(shorten(f"shift of the missing in {clean(reference)} (SD)", 3.6))
-        ax.set_ylabel(shorten(f"shift in {clean(intervention)} (SD)", 3.3))
+        unit = "log odds" if found.unit == "log-odds" else "SD"
+        ax.set_xlabel(shorten(f"shift of the missing in {clean(reference)} ({unit})", 3.6))
+        ax.set_ylabel(shorten(f"shift in {clean(intervention)} ({unit})", 3.3))
         bar_axes = figure.add_axes((4.25 / width, 0.9 / height, 0.13 / width, 3.3 / height))
         bar = figure.colorbar(drawn, cax=bar_axes)
         bar.outline.set_visible(False)
@@ -125,7 +139,9 @@ def _map(found: Any, frame: pd.DataFrame, name: str) -> Picture:
         bar.update_ticks()
         for axis in (ax.xaxis, ax.yaxis, bar_axes.yaxis):
             axis.set_major_formatter(lambda v, _: minus(f"{round(v, 9):g}"))
-        figure.text(4.2 / width, 1 - 0.06 / height, "effect", ha="left", va="top", fontsize=FONT_SIZE - 0.5)
+        figure.text(
+            4.2 / width, 1 - 0.06 / height, f"{'log ' if _is_ratio(found) else ''}effect", ha="left", va="top", fontsize=FONT_SIZE - 0.5
+        )
         figure.text(
             0.5, 0.1 / height, f"red line: p = {found.alpha:g}     +: missing at random", ha="center", va="bottom", color=SOFT,
             fontsize=FONT_SIZE - 1,
