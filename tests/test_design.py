@@ -38,6 +38,12 @@ def test_defaults_are_the_trials() -> None:
         (MINIMAL + '\n[[covariates]]\nname = "arm"', "the model has it already"),
         (MINIMAL + '\n[analysis]\npair_effects = "random"', r"needs \[columns\] pair"),
         (MINIMAL + "\n[imputation]\nm = 1", "m = 1"),
+        (MINIMAL + 'measure = "risk-diference"', "Did you mean 'risk-difference'"),
+        (MINIMAL + 'model = "marginl"', "Did you mean 'marginal'"),
+        (MINIMAL + '\n[compliance]\nunit = "session"', "name the column"),
+        (MINIMAL + '\n[compliance]\nreceived = "recovery"', "'recovery' is an outcome"),
+        (MINIMAL + '\n[compliance]\nper_protocol = "arm"', "'arm' is the arm column"),
+        (MINIMAL + "\n[analysis]\nrandom_slope = true", "random_slope varies between pairs"),
         (MINIMAL + "has_baseline = false\nbaseline = 'x'", "yet a baseline column is named"),
         (MINIMAL + "\n[allocation]\ncriteria = [{kind = 'exact', column = 'a', caliper = 2}]", "caliper belongs to"),
         ("x = [", "not TOML"),
@@ -132,3 +138,14 @@ def test_raters() -> None:
 def test_designs_that_contradict_themselves(parts: dict[str, object], says: str) -> None:
     with pytest.raises(DesignError, match=says):
         TrialDesign(**{"outcomes": [{"name": "y"}], **parts})
+
+
+def test_keys_that_came_later_move_no_earlier_digest() -> None:
+    plain = TrialDesign.from_text(MINIMAL)
+    assert plain.digest.startswith("00291d62")
+    assert TrialDesign.from_text(MINIMAL + "\n[analysis]\nresidual_by_arm = true").digest != plain.digest
+    declared = TrialDesign.from_text(MINIMAL + '\n[compliance]\nreceived = ["s1", "s2"]\nper_protocol = "stayed"')
+    assert declared.digest != plain.digest
+    assert declared.compliance is not None
+    assert declared.compliance.columns == ("s1", "s2")
+    assert TrialDesign.from_text(declared.to_toml()) == declared

@@ -250,6 +250,9 @@ class Analysis(Block):
     `standardise`: the SD that turns the coefficient of arm into d; ``total`` is the SD over both arms.
     `correction`: of the sandwich of marginal models: Mancl-DeRouen (MD), Kauermann-Carroll (KC), the mean of the two standard errors
     (KC-MD), Fay-Graubard (FG), or none (LZ).
+    `random_slope`: linear mixed models let the intervention's effect vary between pairs; with one site an arm in each pair this takes the
+    place of the site's intercept. It needs ``pair_effects = "random"``.
+    `residual_by_arm`: linear mixed models have a residual variance in each arm.
     """
 
     inference: Inference = "kenward-roger"
@@ -259,6 +262,19 @@ class Analysis(Block):
     multiplicity: Multiplicity = "holm"
     baseline: bool = True
     correction: Correction = "MD"
+    random_slope: bool = False
+    residual_by_arm: bool = False
+
+    @model_validator(mode="after")
+    def _slope_has_its_pairs(self) -> Analysis:
+        if self.random_slope and self.pair_effects != "random":
+            raise ValueError(f"random_slope varies between pairs: it needs pair_effects = 'random', not {self.pair_effects!r}")
+        return self
+
+    @property
+    def structured(self) -> bool:
+        """Whether linear mixed models have more than random intercepts and one residual variance."""
+        return self.random_slope or self.residual_by_arm
 
 
 class Imputation(Block):
@@ -340,6 +356,29 @@ class Flow(Block):
     sessions: tuple[str, ...] = ()
 
 
+class Compliance(Block):
+    """What people received, and who followed the protocol: columns that enter only the analyses that bear their name.
+
+    `received`: a column of 0/1 (took the intervention or not) or of a dose; several columns, such as one a session, are added up to a dose.
+    `unit` says what one more of a dose is ("session"). `per_protocol`: a column of 1 (followed the protocol of the own arm) and 0.
+    """
+
+    received: str | tuple[str, ...] | None = None
+    unit: str = ""
+    per_protocol: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Compliance:
+        if not self.received and not self.per_protocol:
+            raise ValueError("name the column(s) of what was received, or of who followed the protocol (per_protocol)")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that make the dose."""
+        return (self.received,) if isinstance(self.received, str) else (self.received or ())
+
+
 class TrialDesign(Block):
     """The whole trial as declared.
 
@@ -369,6 +408,7 @@ class TrialDesign(Block):
     allocation: Allocation | None = None
     power: Power | None = None
     flow: Flow | None = None
+    compliance: Compliance | None = None
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -418,6 +458,12 @@ class TrialDesign(Block):
                 )
             if covariate.name in used:
                 raise ValueError(f"covariates: {covariate.name!r} is the {used[covariate.name]} column; the model has it already")
+        declared = self.compliance
+        for column in () if declared is None else (*declared.columns, *filter(None, (declared.per_protocol,))):
+            if column in used or column in answers:
+                raise ValueError(
+                    f"compliance: {column!r} is {answers.get(column) or f'the {used.get(column)} column'}, so it cannot say this"
+                )
         if self.analysis.pair_effects != "none" and self.columns.pair is None:
             raise ValueError(f"analysis: pair_effects = {self.analysis.pair_effects!r} needs [columns] pair")
         if self.analysis.pair_effects == "random" and self.columns.subcluster is not None:
@@ -461,8 +507,11 @@ class TrialDesign(Block):
         later: dict[str, Any] = {"outcomes": {k: {n for n in names if getattr(o, n) is None} for k, o in enumerate(self.outcomes)}}
         if self.columns.subcluster is None:
             later["columns"] = {"subcluster"}
-        if self.analysis.correction == Analysis.model_fields["correction"].default:
-            later["analysis"] = {"correction"}
+        young = ("correction", "random_slope", "residual_by_arm")
+        if same := {n for n in young if getattr(self.analysis, n) == Analysis.model_fields[n].default}:
+            later["analysis"] = same
+        if self.compliance is None:
+            later["compliance"] = True
         return sha256_bytes(self.model_dump_json(exclude=later).encode())
 
     def for_rater(self, rater: str | None) -> tuple[Outcome, ...]:
@@ -599,4 +648,11 @@ def _keys_at(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str
 
 
 def _choices(root: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    return [a for a in get_args(_annotation_at(root, location)) if isinstance(a, str)]
+    """The words a key takes, also where it may be left out."""
+    # pydantic names the member of a union as one more step, which no model has
+    found = _annotation_at(root, location)
+    return _words_in(found if found is not None else _annotation_at(root, location[:-1]))
+
+
+def _words_in(annotation: Any) -> list[str]:
+    return [word for a in get_args(annotation) for word in ([a] if isinstance(a, str) else _words_in(a))]

@@ -215,6 +215,43 @@ def test_analyse_bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, d
     assert not any((tmp_path / "r").glob("*"))
 
 
+def test_analyse_makes_the_randomisation_test_from_the_allocation(capsys: pytest.CaptureFixture[str], tmp_path: Path, sites: Path) -> None:
+    """Plan, draw, data by the draw: the test is made by the certificate; data that disagree with any form of it stop the command."""
+    plan, certificate, table = tmp_path / "plan.json", tmp_path / "allocation.json", tmp_path / "allocation.csv"
+    assert run(capsys, "allocate", "plan", sites, "--design", DESIGN, "-o", plan)[0] == 0
+    drawn = run(capsys, "allocate", "draw", plan, "--seed", "8392017465" * 3, "--seed-source", "dice", "-o", certificate, "--csv", table)
+    assert drawn[0] == 0, drawn[2]
+    lines = table.read_text().splitlines()[1:]
+    arm = {line.split(",")[0]: line.split(",")[-1] for line in lines}
+    people = (DATA / "people.csv").read_text().splitlines()
+    names = people[0].split(",")
+    rows = [line.split(",") for line in people[1:]]
+    data, other, alone = tmp_path / "people.csv", tmp_path / "other.csv", tmp_path / "one.toml"
+    site, column = names.index("site"), names.index("arm")
+    data.write_text("\n".join([people[0], *(",".join([*r[:column], arm[r[site]], *r[column + 1 :]]) for r in rows)]) + "\n")
+    first = rows[0][site]
+    wrong = {**arm, first: {"control": "intervention", "intervention": "control"}[arm[first]]}
+    other.write_text("\n".join([people[0], *(",".join([*r[:column], wrong[r[site]], *r[column + 1 :]]) for r in rows)]) + "\n")
+    text = DESIGN.read_text()
+    start, end = text.index("[[outcomes]]"), text.index("[[outcomes]]", text.index("[[outcomes]]") + 5)
+    rest = text.index("[[covariates]]")
+    alone.write_text(text[:end] + text[rest:])
+    assert start < end < rest
+    options = ("--design", alone, "-o", tmp_path / "r", "--complete-cases")
+    for allocation, says in ((certificate, f"site '{first}' drew"), (plan, "the plan never gives"), (table, f"site '{first}' drew")):
+        code, out, err = run(capsys, "analyse", other, *options, "--allocation", allocation)
+        assert (code, out) == (2, "")
+        assert says in err
+    code, out, err = run(capsys, "analyse", data, *options, "--allocation", certificate, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    row = next(r for r in answer["analyses"] if r["analysis"] == "randomisation test, adjusted")
+    assert 0 < row["p_value"] <= 1
+    assert row["conf_low"] < row["estimate"] < row["conf_high"]
+    assert any("assignments sampled from the plan's" in note for note in answer["notes"])
+    assert json.loads(certificate.read_text())["plan"]["digest"] in (tmp_path / "r" / "report.html").read_text()
+
+
 # --- simulate and check -------------------------------------------------------------------------------------
 
 

@@ -416,7 +416,7 @@ class WithinPairs(Plan):
             raise InputError(f"the site {twice!r} stands in two blocks of the plan. Each site is randomised once.")
         if any(not 1 <= len(block) <= 3 for block in self.blocks):
             raise InputError("a block of a paired plan holds one, two or three sites. Match the sites again.")
-        if self.blocks != _ordered(self.blocks):
+        if self.blocks != in_order(self.blocks):
             raise InputError("the blocks of the plan are not in the order of their UTF-8 bytes.")
         for s in seen:
             check_id(s, where="the plan")
@@ -600,7 +600,8 @@ def _draw_block(seed: bytes, digest: str, block: Sequence[str]) -> tuple[set[str
     return ({first} if d.value == 0 else set()), [d]
 
 
-def _ordered(blocks: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def in_order(blocks: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Blocks as a plan has them: ids by their UTF-8 bytes, blocks by their first id."""
     inside = [tuple(by_bytes(block)) for block in blocks]
     return tuple(sorted(inside, key=lambda block: block[0].encode("utf-8")))
 
@@ -660,7 +661,7 @@ def within_pairs(
     numeric = [name for c in pairing.criteria if isinstance(c, Nearest | Mahalanobis) for name in c.columns]
     record = SiteRecord.from_frame(sites, id=pairing.id, numeric=numeric, source=source)
     labels = {s: (str(p) if isinstance(p, str) else None) for s, p in zip(rows, frame["pair"].tolist(), strict=True)}
-    blocks = _ordered([*pairing.pairs, *pairing.trios, *[(s,) for s in pairing.singles]])
+    blocks = in_order([*pairing.pairs, *pairing.trios, *[(s,) for s in pairing.singles]])
     plan = WithinPairs(
         id=pairing.id,
         rows=rows,

@@ -174,6 +174,20 @@ def verify(
     )
 
 
+def derived(certificate: Certificate) -> tuple[Plan, seeds.Seed]:
+    """The plan and the seed of a certificate, once its arms have been found to follow from them; the sites' cells are left to `verify`.
+
+    Raises
+    ------
+    VerificationError
+        They do not follow, or the certificate is damaged.
+    """
+    plan = _plan(certificate.record)
+    codes, seed = _check_draws(plan, certificate.record, [])
+    _check_arms(plan, certificate.record, codes, [])
+    return plan, seed
+
+
 def _plan(record: Mapping[str, Any]) -> Plan:
     entry = record.get("plan")
     if not isinstance(entry, Mapping):

@@ -16,16 +16,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from trialkit._kernels import pooling
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, few, frame_digest, unknown_word
-from trialkit.itt.beside import ALL, RANDOMISATION, Beside, beside, pair_labels, randomised_family
+from trialkit.itt.beside import (
+    ALL,
+    COMPLIERS,
+    COMPLIERS_BY_SITE,
+    NAMED,
+    PER_PROTOCOL,
+    RANDOMISATION,
+    Beside,
+    beside,
+    pair_labels,
+    randomised_family,
+)
+from trialkit.itt.compliance import Received, read_received
 from trialkit.itt.effect_sizes import WORDS
 from trialkit.itt.multiplicity import adjust_families
 from trialkit.itt.outcome_models import NAMES, AnalysisPlan, Fits, Fitted, fit_prepared, measure_words, plan_of, pool, pooled_row
-from trialkit.itt.prepared import ScaleBy, prepare
-from trialkit.itt.randomisation import Scheme
+from trialkit.itt.per_protocol import read_followers, warning
+from trialkit.itt.prepared import Prepared, ScaleBy, prepare
+from trialkit.itt.randomisation import ABSENT, Scheme
+from trialkit.itt.subset import subset
 from trialkit.results import Provenance, Result
 
 COLUMNS = (
@@ -128,9 +143,11 @@ def itt(
         With imputations: divide by each completed table's own SD before pooling (the analysis of a complete table, repeated), or by one SD,
         the root of the tables' mean variance.
     analyses : "model", "all", or list of str
-        The other analyses to set beside the model, a row each below it: see `trialkit.itt.beside.ALL`. ``"all"`` is every one that the
+        The other analyses to set beside the model, a row each below it: see `trialkit.itt.beside.NAMED`. ``"all"`` is every one that the
         data and the plan allow: two-stage analyses of site means, unadjusted and adjusted, weighted and not; pairs, when the table has
-        them; the randomisation test, when the plan is given.
+        them; the randomisation test, when the plan is given; the complier-average effect by two-stage least squares of people and of site
+        means, when the design declares what was received (``[compliance]``). ``"per-protocol"``, the model on those who followed the
+        protocol, is made only when it is named: ``["all", "per-protocol"]``.
     plan : Scheme, optional
         The allocation plan: for the randomisation test, and needed when the design's multiplicity is ``"max-t"``.
     draws, seed : int
@@ -175,7 +192,8 @@ def itt(
     which = _which(analyses, plan)
     if design.analysis.multiplicity == "max-t" and plan is None:
         raise InputError(
-            'the design declares multiplicity = "max-t", which adjusts by the randomisation itself: give the allocation plan, plan=.'
+            'the design declares multiplicity = "max-t", which adjusts by the randomisation itself: give the allocation plan, plan= '
+            "(at the command line: --allocation)."
         )
     if which or design.analysis.multiplicity == "max-t":
         data = data if isinstance(data, pd.DataFrame) or hasattr(data, "to_pandas") or hasattr(data, "base") else list(data)
@@ -191,27 +209,72 @@ def itt(
     if design.analysis.multiplicity == "max-t" and plan is not None:
         by_plan = randomised_family(sites, families, people, plan, denominator=chosen.denominator, draws=draws, seed=seed)
     others: list[Beside] = []
+    said: list[str] = []
     if which:
         pairs = pair_labels(tables[0], design, people)
+        received = read_received(tables, people, design)
+        if received is None and not isinstance(analyses, str) and {COMPLIERS, COMPLIERS_BY_SITE} & set(analyses):
+            raise InputError(
+                "a complier-average effect needs what was received: name the column(s) by received under [compliance] in the design."
+            )
         options: dict[str, Any] = {"denominator": chosen.denominator, "draws": draws, "seed": seed, "conf_level": chosen.conf_level}
-        others = [beside(one, people, pairs, plan, which, **options) for one in sites]
-    return _assemble(done, others, by_plan, data, tables, design, chosen, sd)
+        others = [beside(one, people, pairs, plan, received, which, **options) for one in sites]
+        said += _randomisation_notes(others)
+        said += _compliance_notes(others, received, which)
+    if PER_PROTOCOL in which:
+        followed = read_followers(tables, people, design)
+        others = [_with_per_protocol(one, found, followed, chosen) for one, found in zip(outcomes, others, strict=True)]
+        said.append(warning(followed, people, design))
+    return _assemble(done, others, by_plan, data, tables, design, chosen, sd, said)
 
 
 def _which(analyses: str | Sequence[str], plan: Scheme | None) -> tuple[str, ...]:
-    """The analyses beside the model."""
+    """The analyses beside the model, "all" spelt out."""
     if analyses == "model":
         return ()
     if analyses == "all":
         return ALL
     if isinstance(analyses, str):
-        raise InputError(unknown_word(analyses, ("model", "all"), what="analyses") + " Or give a list of names.")
+        raise InputError(unknown_word(analyses, ("model", "all"), what="analyses") + f" Or give a list of names: {few(NAMED, 12)}.")
     for name in analyses:
-        if name not in ALL:
-            raise InputError(unknown_word(str(name), ALL, what="analysis"))
+        if name not in (*NAMED, "model", "all"):
+            raise InputError(unknown_word(str(name), (*NAMED, "model", "all"), what="analysis"))
     if RANDOMISATION in analyses and plan is None:
         raise InputError("the randomisation test permutes the arms as they were allocated: give the allocation plan, plan=.")
-    return tuple(analyses)
+    asked = {*analyses, *(ALL if "all" in analyses else ())}
+    return tuple(name for name in NAMED if name in asked)
+
+
+def _randomisation_notes(others: Sequence[Beside]) -> list[str]:
+    """How the tests were made, each thing said once; sites without data are counted."""
+    notes = list(dict.fromkeys(note for one in others for note in one.said if not note.startswith(ABSENT)))
+    absent = [note for one in others for note in one.said if note.startswith(ABSENT)]
+    if len(set(absent)) == 1:
+        notes.append(absent[0])
+    elif absent:
+        notes.append(f"{ABSENT}, which differ between outcomes, are left out of the statistic; the column clusters counts the others.")
+    return [f"Randomisation test: {note}" for note in notes]
+
+
+def _compliance_notes(others: Sequence[Beside], received: Received | None, which: Sequence[str]) -> list[str]:
+    strengths = [one.first_stage_f for one in others if not math.isnan(one.first_stage_f)]
+    if received is None or not strengths or not set(which) & {COMPLIERS, COMPLIERS_BY_SITE}:
+        return []
+    least = min(strengths)
+    strong = "assignment decides alone what is received" if math.isinf(least) else f"first-stage F at least {least:.1f}"
+    weak = " Below 10 the instrument is weak: estimates are biased and intervals too short." if least < 10 else ""
+    return [f"{received.note} CR2 over sites with Satterthwaite df, or t on site means; {strong}.{weak}"]
+
+
+def _with_per_protocol(one: Prepared, found: Beside, followed: NDArray[np.bool_], plan: AnalysisPlan) -> Beside:
+    """The other analyses of an outcome, and its model on those who followed the protocol."""
+    done = fit_prepared(subset(one, followed[one.rows]), plan)
+    row = {
+        **pooled_row(done, plan), "measure": measure_words(one.outcome, plan.denominator), "analysis": PER_PROTOCOL,
+        "n": done.prepared.n, "clusters": sum(done.prepared.sites),
+    }  # fmt: skip
+    problems = {**found.problems, **({PER_PROTOCOL: done.reason} if done.reason else {})}
+    return replace(found, rows=(*found.rows, row), problems=problems)
 
 
 # --- one table of results -------------------------------------------------------------------------------------
@@ -226,6 +289,7 @@ def _assemble(
     design: TrialDesign,
     plan: AnalysisPlan,
     sd: str,
+    said: Sequence[str],
 ) -> ITTResults:
     m = len(tables)
     families = [one.prepared.outcome.family for one in done]
@@ -269,12 +333,13 @@ def _assemble(
     earlier = getattr(data, "provenance", None)
     inputs = dict(earlier.inputs) if isinstance(earlier, Provenance) else ({"people": frame_digest(tables[0])} if m == 1 else {})
     notes = _notes(done, data, design, plan, m)
+    per_protocol = any(row["analysis"] == PER_PROTOCOL for one in others for row in one.rows)
     if others:
         notes.append(
             "Beside each model: site means weigh sites equally (cluster-average effect) unless 'by people' is said (participant-average "
             "effect). p_adjusted is adjusted for each analysis by itself."
         )
-        notes += [f"{what}: {reason}." for what, reason in aside.items()]
+        notes += [*said, *(f"{what}: {reason}." for what, reason in aside.items())]
     return ITTResults(
         frame=frame,
         details=pd.DataFrame([_detail(one, plan) for one in done]),
@@ -283,7 +348,7 @@ def _assemble(
         m=m,
         conf_level=plan.conf_level,
         provenance=Provenance.now(seed=getattr(earlier, "seed", None), inputs=inputs, settings=settings),
-        title=f"Intention to treat: {design.trial.title}",
+        title=f"Intention to treat{', and per-protocol where a row says so' if per_protocol else ''}: {design.trial.title}",
         measures=_measures(done, design, plan),
     )
 

@@ -1,4 +1,4 @@
-"""The analyses beside the model: site means, pairs and randomisation, for one outcome over all its tables.
+"""The analyses beside the model: site means, pairs, randomisation and compliers, for one outcome over all its tables.
 
 Differences (Cohen's d, means, risks, rates) are compared on site means, covariates taken out by least squares; ratios on each site's
 observed over expected, the expectation from the outcome's own regression on the covariates without the arm (Hayes & Moulton, Cluster
@@ -23,6 +23,7 @@ from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text
 from trialkit.itt import gee
 from trialkit.itt.cluster_level import SiteComparison, SiteValues, Weights, paired, site_values, two_stage
+from trialkit.itt.compliance import Received, by_people, by_sites
 from trialkit.itt.outcome_models import NUMBERS, measure_words, pool
 from trialkit.itt.people import People
 from trialkit.itt.prepared import Prepared
@@ -34,17 +35,23 @@ UNADJUSTED, ADJUSTED = "site means, unadjusted", "site means, adjusted"
 UNADJUSTED_BY_PEOPLE, BY_PEOPLE = "site means, unadjusted, by people", "site means, adjusted, by people"
 PAIRS_UNADJUSTED, PAIRS = "pair differences, unadjusted", "pair differences, adjusted"
 RANDOMISATION = "randomisation test, adjusted"
-ALL = (UNADJUSTED, UNADJUSTED_BY_PEOPLE, ADJUSTED, BY_PEOPLE, PAIRS_UNADJUSTED, PAIRS, RANDOMISATION)
+COMPLIERS, COMPLIERS_BY_SITE = "complier average, 2SLS", "complier average, 2SLS of site means"
+PER_PROTOCOL = "per-protocol"
+# what "all" means; the analysis of those who followed the protocol is made only when it is named
+ALL = (UNADJUSTED, UNADJUSTED_BY_PEOPLE, ADJUSTED, BY_PEOPLE, PAIRS_UNADJUSTED, PAIRS, RANDOMISATION, COMPLIERS, COMPLIERS_BY_SITE)
+NAMED = (*ALL, PER_PROTOCOL)
 _RATIOS = ("risk-ratio", "rate-ratio", "mean-ratio", "odds-ratio")
 _FAMILY = {"binary": "binomial", "count": "poisson", "skewed": "gamma"}
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """One outcome by the other analyses: `rows` as dicts, and why a row has no numbers."""
+    """One outcome by the other analyses: `rows` as dicts, why a row has no numbers, a complier effect's first-stage F, and what to say."""
 
     rows: tuple[dict[str, Any], ...]
     problems: Mapping[str, str] = field(default_factory=dict)
+    first_stage_f: float = math.nan
+    said: tuple[str, ...] = ()
 
 
 def beside(
@@ -52,6 +59,7 @@ def beside(
     people: People,
     pairs: Sequence[str] | None,
     plan: Scheme | None,
+    received: Received | None,
     which: Sequence[str],
     *,
     denominator: str,
@@ -59,11 +67,14 @@ def beside(
     seed: int | None,
     conf_level: float,
 ) -> Beside:
-    """The rows of one outcome, in the order of `ALL`; pairs are skipped where the trial has none, randomisation without a plan."""
+    """The rows of one outcome, in the order of `ALL`; what the trial has no pairs, plan or receipt for is skipped."""
     view = _View(one, people, denominator)
-    rows, problems = [], {}
+    rows, problems, strength = [], {}, math.nan
+    said: tuple[str, ...] = ()
+    without = {*((PAIRS, PAIRS_UNADJUSTED) if pairs is None else ()), *((RANDOMISATION,) if plan is None else ())}
+    without |= {COMPLIERS, COMPLIERS_BY_SITE} if received is None else set()
     for name in ALL:
-        if name not in which or (name in (PAIRS, PAIRS_UNADJUSTED) and pairs is None) or (name == RANDOMISATION and plan is None):
+        if name not in which or name in without:
             continue
         empty: dict[str, Any] = dict.fromkeys(NUMBERS, math.nan)
         row = {**empty, "measure": view.measure, "analysis": name, "n": one.n, "clusters": sum(one.sites)}
@@ -72,10 +83,14 @@ def beside(
                 raise InputError(one.reason)
             if name == RANDOMISATION:
                 assert plan is not None
-                found = _randomised(view, plan, draws, seed, conf_level)
+                found, said = _randomised(view, plan, draws, seed, conf_level)
             elif name in (PAIRS, PAIRS_UNADJUSTED):
                 assert pairs is not None
                 found = _pairs(view, pairs, adjust=name == PAIRS, conf_level=conf_level)
+            elif name in (COMPLIERS, COMPLIERS_BY_SITE):
+                assert received is not None
+                row["measure"] = f"{view.difference_words} {received.effect_of}"
+                found, strength = _compliers(view, received, by_site=name == COMPLIERS_BY_SITE, conf_level=conf_level)
             else:
                 weights: Weights = "size" if name in (BY_PEOPLE, UNADJUSTED_BY_PEOPLE) else "equal"
                 found = _two_stage(view, weights, adjust=name in (ADJUSTED, BY_PEOPLE), conf_level=conf_level)
@@ -83,7 +98,7 @@ def beside(
         except InputError as error:
             problems[name] = str(error).rstrip(".")
         rows.append(row)
-    return Beside(tuple(rows), problems)
+    return Beside(tuple(rows), problems, strength, said)
 
 
 class _View:
@@ -114,18 +129,23 @@ class _View:
             self._kept[kind, adjust] = [make(k, adjust) for k in range(len(self.one.responses))]
         return self._kept[kind, adjust]
 
-    def _covariates(self, k: int, adjust: bool) -> Array | None:
+    def covariates(self, k: int, adjust: bool) -> Array | None:
+        """What stage 1 takes out of both sides (n, c)."""
         # columns 0 and 1 are the constant and the arm; stage 1 takes the others out
         x = self.one.matrices[k]
         return x[:, 2:] if adjust and x.shape[1] > 2 else None
 
+    def person_values(self, k: int) -> Array:
+        """What is compared, person by person (n,), of an outcome without exposure."""
+        if self.one.outcome.type == "ordinal" and not self.one.outcome.linear:
+            return _ridits(self.one.responses[k])
+        return np.asarray(self.one.responses[k] / self.one.sd[k])
+
     def _difference(self, k: int, adjust: bool) -> SiteValues:
         one = self.one
-        y = one.responses[k] / one.sd[k]
-        if one.outcome.type == "ordinal" and not one.outcome.linear:
-            y = _ridits(one.responses[k])
         if one.offsets is None:
-            return site_values(y, self.labels, one.arm, covariates=self._covariates(k, adjust))
+            return site_values(self.person_values(k), self.labels, one.arm, covariates=self.covariates(k, adjust))
+        y = one.responses[k]
         # a rate: each person's events over the mean exposure, sites by their exposure
         time = np.exp(one.offsets[k])
         left = y - time * float(y.sum() / time.sum()) if not adjust else y - self._expected(k, adjust)
@@ -135,7 +155,7 @@ class _View:
 
     def _expected(self, k: int, adjust: bool) -> Array:
         one = self.one
-        columns = self._covariates(k, adjust)
+        columns = self.covariates(k, adjust)
         x = np.ones((one.n, 1)) if columns is None else np.column_stack([np.ones(one.n), columns])
         family = gee.FAMILIES[_FAMILY[one.outcome.type]]
         offset = None if one.offsets is None else one.offsets[k]
@@ -145,7 +165,7 @@ class _View:
 
     def _ratio(self, k: int, adjust: bool) -> SiteValues:
         expected = site_values(self._expected(k, adjust), self.labels, self.one.arm)
-        raw = site_values(self.one.responses[k], self.labels, self.one.arm, covariates=self._covariates(k, adjust))
+        raw = site_values(self.one.responses[k], self.labels, self.one.arm, covariates=self.covariates(k, adjust))
         observed = site_values(self.one.responses[k], self.labels, self.one.arm)
         return replace(observed, value=observed.value / expected.value, n=observed.n * expected.value, lost_df=raw.lost_df)
 
@@ -233,12 +253,12 @@ def _log_words(view: _View) -> str:
     return f"{'risk ratio' if odds else view.measure} (geometric mean of sites)"
 
 
-def _randomised(view: _View, plan: Scheme, draws: int, seed: int | None, conf_level: float) -> dict[str, Any]:
+def _randomised(view: _View, plan: Scheme, draws: int, seed: int | None, conf_level: float) -> tuple[dict[str, Any], tuple[str, ...]]:
     logs = view.logs(adjust=True) if view.ratio else None
     values = _mean(view.differences(adjust=True) if logs is None else logs)
     test = randomisation_test(values, plan, draws=draws, seed=seed, conf_level=conf_level)
     shown = [math.exp(v) if logs is not None else v for v in (test.estimate, test.conf_low, test.conf_high)]
-    return {
+    row = {
         "estimate": shown[0],
         "p_value": test.p_value,
         "conf_low": shown[1],
@@ -246,6 +266,40 @@ def _randomised(view: _View, plan: Scheme, draws: int, seed: int | None, conf_le
         "clusters": test.clusters,
         "measure": _log_words(view) if logs is not None else view.difference_words,
     }
+    used = (
+        f"all {test.assignments:,} assignments of the plan (exact)"
+        if test.exact
+        else f"{test.assignments:,} assignments sampled from the plan's {plan.n_assignments:,}"
+        if plan.n_assignments < 10**9
+        else f"{test.assignments:,} assignments sampled from the plan's {plan.n_assignments:.2g}"
+    )
+    return row, (f"{used}; interval by inversion.", *test.notes)
+
+
+def _compliers(view: _View, received: Received, *, by_site: bool, conf_level: float) -> tuple[dict[str, Any], float]:
+    """The row, and the least first-stage F over the tables."""
+    one = view.one
+    if one.offsets is not None:
+        raise InputError("two-stage least squares compares means, and this outcome is a rate over an exposure")
+    doses = [v[one.rows] for v in received.values]
+    unknown = max(int(np.isnan(d).sum()) for d in doses)
+    if unknown:
+        raise InputError(f"{unknown} of the {one.n} people analysed have no value of {received.name!r}; write 0 for nothing received")
+    found = []
+    for k, dose in enumerate(doses):
+        if by_site:
+            taken = site_values(dose, view.labels, one.arm, covariates=view.covariates(k, True))
+            at_sites = by_sites(view.differences(adjust=True)[k], taken, received.name)
+            found.append((at_sites.estimate, at_sites.std_error, at_sites.df, at_sites.first_stage_f))
+        else:
+            if min(one.sites) < 2:
+                raise InputError("at least two sites an arm are needed")
+            fit = by_people(one.matrices[k], 1, view.person_values(k), dose, one.site, received.name)
+            found.append((fit.beta[1], math.sqrt(fit.sandwich.cov[1, 1]), fit.sandwich.df[1], fit.first_stage_f))
+    estimate, std_error, df, f = np.array(found).T
+    if not (std_error > 0).all():
+        raise InputError("the sites do not vary, so there is nothing to judge an effect by")
+    return pool(estimate, std_error, df, conf_level, ratio=False), float(f.min())
 
 
 def _mean(each: Sequence[SiteValues]) -> SiteValues:

@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from trialkit.design import TrialDesign
 from trialkit.door import InputError, normalise, unknown_word
 from trialkit.itt import model_frame
-from trialkit.itt.cluster_level import Weights, site_values
+from trialkit.itt.cluster_level import SiteValues, Weights, site_values
 from trialkit.itt.formula import parse
 from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
+from trialkit.itt.people import People
 from trialkit.itt.robust import Sandwich, sandwich
 from trialkit.results import Result
 
@@ -120,48 +122,120 @@ def complier_effect(
     assumed = "Assumes that assignment acts only through what is received, and that nobody defies it."
     if level == "cluster":
         return _by_cluster(model, z, dose, received, weights, conf_level, (*lost, *model.notes(), assumed))
-    Z = model.x
-    X = Z.copy()
-    X[:, z] = dose
     names = list(model.names)
     names[z] = received
+    found = by_people(model.x, z, model.y, dose, model.groups[0].codes, received)
+    notes = (*lost, *model.notes(), assumed, *weak(found.first_stage_f))
+    table = _table(names, found.beta, found.sandwich, conf_level)
+    return ComplierEffect(table, found.first_stage, found.first_stage_f, len(model.y), found.clusters, notes)
+
+
+def weak(f: float) -> tuple[str, ...]:
+    """What a small first-stage F means."""
+    return () if f >= 10 else (f"The instrument is weak (first-stage F = {f:.1f}): the estimate is biased and its interval too short.",)
+
+
+@dataclass(frozen=True, slots=True)
+class ByPeople:
+    """Two-stage least squares of people; coefficient z is of what was received."""
+
+    beta: Array  # (p,)
+    sandwich: Sandwich
+    first_stage: float
+    first_stage_f: float
+    clusters: int
+
+
+def by_people(Z: Array, z: int, y: Array, dose: Array, codes: NDArray[np.intp], received: str) -> ByPeople:
+    """Two-stage least squares with column z of Z (the assignment) as instrument for the dose, CR2 over sites.
+
+    Parameters
+    ----------
+    Z : array (n, p)
+        Full column rank.
+    z : int
+    y, dose : array (n,)
+    codes : array (n,)
+        Sites.
+    received : str
+        What the dose is called, for errors.
+
+    Raises
+    ------
+    InputError
+        The sites are no more than the coefficients, or assignment does not move the dose.
+    """
+    X = Z.copy()
+    X[:, z] = dose
     # orthonormal instruments: columns of any size lose no digits
     Q, _ = np.linalg.qr(Z)
     fitted = Q @ (Q.T @ X)
-    codes = model.groups[0].codes
     order = np.argsort(codes, kind="stable")
     clusters = [rows for rows in np.split(order, np.cumsum(np.bincount(codes))[:-1]) if len(rows)]
-    if len(clusters) <= len(names):
-        raise InputError(f"{len(clusters)} clusters and {len(names)} coefficients leave no degrees of freedom. Use fewer covariates.")
+    if len(clusters) <= Z.shape[1]:
+        raise InputError(f"{len(clusters)} clusters and {Z.shape[1]} coefficients leave no degrees of freedom. Use fewer covariates.")
     ones = [np.eye(len(rows)) for rows in clusters]
     first = np.linalg.lstsq(Z, dose, rcond=None)[0]
     first_cov = sandwich(Z, dose - Z @ first, clusters, ones)
     if abs(first[z]) <= 1e-10 * max(float(np.abs(dose).max()), 1e-300):
         raise InputError(f"assignment does not move {received!r} at all, so there are no compliers to speak of.")
-    beta = np.asarray(np.linalg.solve(fitted.T @ X, fitted.T @ model.y), dtype=np.float64)
-    second = sandwich(fitted, model.y - X @ beta, clusters, ones)
+    beta = np.asarray(np.linalg.solve(fitted.T @ X, fitted.T @ y), dtype=np.float64)
+    second = sandwich(fitted, y - X @ beta, clusters, ones)
     # with perfect compliance the first stage has no residual
     exact = float(np.abs(dose - Z @ first).max()) <= 1e-10 * float(np.abs(dose).max())
     f = math.inf if exact else float(first[z] ** 2 / first_cov.cov[z, z])
-    notes = (*lost, *model.notes(), assumed)
-    if f < 10:
-        notes = (*notes, f"The instrument is weak (first-stage F = {f:.1f}): the estimate is biased and its interval too short.")
-    return ComplierEffect(_table(names, beta, second, conf_level), float(first[z]), f, len(model.y), len(clusters), notes)
+    return ByPeople(beta, second, float(first[z]), f, len(clusters))
 
 
 def _by_cluster(
     model: ModelFrame, z: int, dose: Array, received: str, weights: Weights, conf_level: float, notes: tuple[str, ...]
 ) -> ComplierEffect:
-    """Two-stage least squares of cluster means: with one instrument the ratio of the two differences between arms.
-
-    ``b = (Y1 - Y0) / (D1 - D0)``, residuals ``e = Y - a - b D``, ``V(b) = s^2 (1/W0 + 1/W1) / (D1 - D0)^2`` with ``s^2 = sum w e^2 / df``.
-    """
     arm = model.x[:, z]
     treated = (arm > arm.min()).astype(np.float64)
     site = np.asarray(model.groups[0].labels, dtype=object)[model.groups[0].codes]
     others = [k for k, name in enumerate(model.names) if k != z and name != INTERCEPT]
     x = model.x[:, others] if others else None
     outcome, taken = (site_values(v, site, treated, covariates=x) for v in (model.y, dose))
+    found = by_sites(outcome, taken, received, weights=weights)
+    t = found.estimate / found.std_error
+    half = float(t_quantile(found.df, 0.5 + conf_level / 2)) * found.std_error
+    row = {
+        "term": [received], "estimate": [found.estimate], "std_error": [found.std_error], "df": [found.df], "statistic": [t],
+        "p_value": [float(two_sided_p(t, found.df))], "conf_low": [found.estimate - half], "conf_high": [found.estimate + half],
+    }  # fmt: skip
+    how = {"equal": "clusters count equally", "size": "clusters count by their people"}[weights]
+    return ComplierEffect(
+        pd.DataFrame(row).astype({"term": "str"}),
+        found.first_stage,
+        found.first_stage_f,
+        len(model.y),
+        len(outcome.sites),
+        (*notes, *weak(found.first_stage_f)),
+        f"Complier-average effect (2SLS of cluster means, {how})",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BySites:
+    """Two-stage least squares of site means."""
+
+    estimate: float
+    std_error: float
+    df: float
+    first_stage: float
+    first_stage_f: float
+
+
+def by_sites(outcome: SiteValues, taken: SiteValues, received: str, *, weights: Weights = "equal") -> BySites:
+    """Two-stage least squares of cluster means: with one instrument the ratio of the two differences between arms.
+
+    ``b = (Y1 - Y0) / (D1 - D0)``, residuals ``e = Y - a - b D``, ``V(b) = s^2 (1/W0 + 1/W1) / (D1 - D0)^2`` with ``s^2 = sum w e^2 / df``.
+
+    Raises
+    ------
+    InputError
+        Too few sites, no variation, or assignment does not move what is received.
+    """
     J = len(outcome.sites)
     df = float(J - 2 - outcome.lost_df)
     on = outcome.arm > 0.5
@@ -174,7 +248,7 @@ def _by_cluster(
         key: [float(np.average(v[part], weights=w[part])) for part in (~on, on)] for key, v in (("y", outcome.value), ("d", taken.value))
     }
     gap = means["d"][1] - means["d"][0]
-    if abs(gap) <= 1e-10 * max(float(np.abs(dose).max()), 1e-300):
+    if abs(gap) <= 1e-10 * max(float(np.abs(taken.value).max()), 1e-300):
         raise InputError(f"assignment does not move {received!r} at all, so there are no compliers to speak of.")
     b = (means["y"][1] - means["y"][0]) / gap
     a = means["y"][0] - b * means["d"][0]
@@ -187,18 +261,68 @@ def _by_cluster(
     if not se > 0:
         raise InputError("the clusters of an arm all have the same value, so there is no variation to judge an effect by.")
     first = error(taken.value - np.where(on, means["d"][1], means["d"][0]))
-    f = math.inf if first <= 1e-10 * abs(gap) else (gap / first) ** 2
-    if f < 10:
-        notes = (*notes, f"The instrument is weak (first-stage F = {f:.1f}): the estimate is biased and its interval too short.")
-    t = b / se
-    half = float(t_quantile(df, 0.5 + conf_level / 2)) * se
-    row = {
-        "term": [received], "estimate": [b], "std_error": [se], "df": [df], "statistic": [t], "p_value": [float(two_sided_p(t, df))],
-        "conf_low": [b - half], "conf_high": [b + half],
-    }  # fmt: skip
-    how = {"equal": "clusters count equally", "size": "clusters count by their people"}[weights]
-    return ComplierEffect(
-        pd.DataFrame(row).astype({"term": "str"}), gap, f, len(model.y), J, notes, f"Complier-average effect (2SLS of cluster means, {how})"
+    return BySites(b, se, df, gap, math.inf if first <= 1e-10 * abs(gap) else (gap / first) ** 2)
+
+
+# --- as the design declares it --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What everybody received, as the design declares it.
+
+    Attributes
+    ----------
+    values : list of array (people,)
+        One a table, in the order of `People.rows`; NaN where it is not known.
+    name : str
+    effect_of : str
+        What the effect is of, to stand behind a measure: "in compliers", or "for each session".
+    note : str
+    """
+
+    values: list[Array]
+    name: str
+    effect_of: str
+    note: str
+
+
+def read_received(tables: Sequence[pd.DataFrame], people: People, design: TrialDesign) -> Received | None:
+    """The declared columns, added up; None when none is declared.
+
+    Where nothing at all is recorded in the reference arm its people count as having received nothing, and `note` says so.
+
+    Raises
+    ------
+    InputError
+        A column is absent or holds text.
+    """
+    declared = design.compliance
+    if declared is None or not declared.columns:
+        return None
+    name = " + ".join(declared.columns)
+    out, blank = [], False
+    for table in tables:
+        total = np.zeros(len(people.rows))
+        for column in declared.columns:
+            read = model_frame.read_column(table, column, why="as what was received ([compliance] received)")
+            if read.levels is not None and read.levels != ("FALSE", "TRUE"):
+                raise InputError(f"what was received ({column!r}) holds text, and must be numbers: 0/1, or a dose.")
+            values = np.where(read.missing, np.nan, read.values.astype(np.float64))[people.rows]
+            reference = people.arm == 0
+            if np.isnan(values[reference]).all():
+                values, blank = np.where(reference, 0.0, values), True
+            total = total + values
+        out.append(total)
+    taken = len(declared.columns) == 1 and all(np.isin(v[~np.isnan(v)], (0.0, 1.0)).all() for v in out)
+    unit = declared.unit or (name if len(declared.columns) == 1 else f"one of {name}")
+    nothing = f" Nothing is recorded in the {design.arms.reference} arm, whose people count as having received none." if blank else ""
+    return Received(
+        out,
+        name,
+        "in compliers" if taken else f"for each {unit}",
+        f"Complier-average effects ({name}): assumed are that assignment acts only through what is received, and that nobody defies it."
+        f"{nothing}",
     )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trialkit._kernels import reml
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, few, require_columns, unknown_word
 from trialkit.itt.outcome_models import fit_prepared, plan_of, pooled_row
 from trialkit.itt.people import WHERE, People
-from trialkit.itt.prepared import Prepared, prepare
+from trialkit.itt.prepared import prepare
+from trialkit.itt.subset import subset
 from trialkit.results import Result
 
 
@@ -95,7 +95,7 @@ def leave_one_out(
             notes.append(f"{name} could not be analysed: {done.reason}.")
         mine = []
         for unit in np.unique(units[one.site]) if not done.reason else []:
-            part = _without(one, units[one.site] == unit)
+            part = subset(one, units[one.site] != unit)
             again = fit_prepared(part, plan)
             if again.reason:
                 notes.append(f"{name} without {labels[unit]} could not be analysed: {again.reason}.")
@@ -126,31 +126,6 @@ def _extremes(rows: Sequence[dict[str, float | str]]) -> dict[str, float | str]:
         "highest_without": high["left_out"],
         "highest_p": max(float(r["p_value"]) for r in usable),
     }
-
-
-def _without(one: Prepared, gone: NDArray[np.bool_]) -> Prepared:
-    kept = ~gone
-    arm, site = one.arm[kept], one.site[kept]
-    matrices = []
-    for x in one.matrices:
-        part = x[kept]
-        # a category or pair that only the unit had goes with it
-        matrices.append(np.ascontiguousarray(part[:, reml.independent_columns(part)]))
-    sites = (len(np.unique(site[arm == 0])), len(np.unique(site[arm == 1])))
-    reason = "" if min(sites) else "one arm has no site left"
-    return replace(
-        one,
-        rows=one.rows[kept],
-        arm=arm,
-        site=site,
-        pair=None if one.pair is None else one.pair[kept],
-        subcluster=None if one.subcluster is None else one.subcluster[kept],
-        responses=[y[kept] for y in one.responses],
-        matrices=matrices,
-        offsets=None if one.offsets is None else [o[kept] for o in one.offsets],
-        sites=sites,
-        reason=reason,
-    )
 
 
 def _units(table: pd.DataFrame, people: People, design: TrialDesign, by: str) -> tuple[NDArray[np.intp], tuple[str, ...]]:

@@ -22,6 +22,7 @@ from trialkit.itt.cluster_level import SiteValues
 from trialkit.results import Result, Table
 
 Array = NDArray[np.float64]
+ABSENT = "Randomised sites without data"
 
 
 class Scheme(Protocol):
@@ -320,7 +321,7 @@ def _columns(sites: Sequence[str], planned: Sequence[str]) -> tuple[NDArray[np.i
             "Give the plan of this trial, or leave the site out."
         )
     absent = [site for site in planned if site not in set(sites)]
-    notes = (f"Randomised sites without data, left out of the statistic: {few(absent)}.",) if absent else ()
+    notes = (f"{ABSENT}, left out of the statistic: {few(absent)}.",) if absent else ()
     return np.array([place[site] for site in sites], dtype=np.intp), notes
 
 

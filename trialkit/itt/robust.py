@@ -61,17 +61,24 @@ def sandwich(x: Array, residual: Array, clusters: Sequence[Rows], covariances: S
         raise InputError(unknown_word(str(kind), KINDS, what="kind of sandwich"))
     n, p = x.shape
     J = len(clusters)
-    weighted = [_solved(phi, x[rows]) for rows, phi in zip(clusters, covariances, strict=True)]
-    M: Array = _inverse(sum(x[rows].T @ w for rows, w in zip(clusters, weighted, strict=True)))
+    # clusters of one size stand side by side
+    stacks = []
+    sizes = np.array([len(rows) for rows in clusters])
+    for size in np.unique(sizes):
+        where = np.flatnonzero(sizes == size)
+        rows = np.stack([clusters[j] for j in where.tolist()])  # (B, s)
+        phi = np.stack([covariances[j] for j in where.tolist()])
+        stacks.append((where, rows, x[rows], phi, np.linalg.solve(phi, x[rows])))
+    M: Array = _inverse(sum(np.einsum("bsp,bsq->pq", X, w) for _, _, X, _, w in stacks))
     factor = {"CR1": math.sqrt(J / (J - 1)), "CR1S": math.sqrt(J * (n - 1) / ((J - 1) * (n - p)))}.get(kind, 1.0)
     scores = np.empty((J, p))
     own = np.empty((J, p))  # a_j' Phi_j a_j for each coefficient
     leverage = np.empty((J, p, p))  # X_j' a_j for each coefficient
-    for j, (rows, phi, wx) in enumerate(zip(clusters, covariances, weighted, strict=True)):
-        a = factor * _adjusted(x[rows], phi, wx, M, kind) @ M  # (n_j, p): A_j' W_j X_j M
-        scores[j] = a.T @ residual[rows]
-        own[j] = np.einsum("np,nm,mp->p", a, phi, a)
-        leverage[j] = x[rows].T @ a
+    for where, rows, X, phi, w in stacks:
+        a = factor * _adjusted(X, phi, w, M, kind) @ M  # (B, s, p): A_j' W_j X_j M
+        scores[where] = np.einsum("bsp,bs->bp", a, residual[rows])
+        own[where] = np.einsum("bsp,bsp->bp", a, phi @ a)
+        leverage[where] = X.mT @ a
     df = np.empty(p)
     for c in range(p):
         g = leverage[:, :, c]  # (J, p)
@@ -83,25 +90,21 @@ def sandwich(x: Array, residual: Array, clusters: Sequence[Rows], covariances: S
     return Sandwich(cov=scores.T @ scores, df=df)
 
 
-def _solved(a: Array, b: Array) -> Array:
-    return np.asarray(np.linalg.solve(a, b), dtype=np.float64)
-
-
 def _inverse(H: Any) -> Array:
     return np.asarray(np.linalg.inv(H), dtype=np.float64)
 
 
-def _adjusted(x: Array, phi: Array, wx: Array, M: Array, kind: str) -> Array:
-    """A_j' W_j X_j (n_j, p)."""
+def _adjusted(X: Array, phi: Array, wx: Array, M: Array, kind: str) -> Array:
+    """A_j' W_j X_j (B, s, p) of clusters of one size."""
     if kind == "CR2":
-        D = np.linalg.cholesky(phi).T
-        B = D @ (phi - x @ M @ x.T) @ D.T
+        D = np.linalg.cholesky(phi).mT
+        B = D @ (phi - X @ M @ X.mT) @ D.mT
         values, vectors = np.linalg.eigh(B)
         # a direction that X_j fits exactly carries no residual: the pseudo-inverse leaves it out
-        scale = np.where(values > 1e-10 * max(values[-1], 1e-300), values, np.inf) ** -0.5
-        return np.asarray(D.T @ ((vectors * scale) @ (vectors.T @ (D @ wx))))
+        scale = np.where(values > 1e-10 * np.maximum(values[:, -1:], 1e-300), values, np.inf) ** -0.5
+        return np.asarray(D.mT @ ((vectors * scale[:, None, :]) @ (vectors.mT @ (D @ wx))))
     if kind == "CR3":
-        return np.asarray(np.linalg.solve((np.eye(len(x)) - x @ M @ wx.T).T, wx))
+        return np.asarray(np.linalg.solve((np.eye(X.shape[1]) - X @ M @ wx.mT).mT, wx))
     return wx
 
 
