@@ -20,8 +20,8 @@ import pytest
 from scipy import special, stats
 
 from trialkit._kernels import reml, small_sample
-from trialkit.door import InputError, write_whole
-from trialkit.itt import gee, generalised, ordinal
+from trialkit.door import write_whole
+from trialkit.itt import gee
 from trialkit.itt.cluster_level import site_values
 from trialkit.itt.randomisation import AssignmentList, randomisation_test
 from trialkit.simulation.verdict import binomial_limits
@@ -192,45 +192,6 @@ def marginal(sites: int, trials: int, *, binary: bool, correction: str = "KC") -
     return out
 
 
-def by_likelihood(sites: int, trials: int, *, kind: str) -> list[float]:
-    """P-values, t(sites - 2), of models of sites of 2 to 30 people whose normal intercepts make the ICC of the logits .05.
-
-    `kind`: a yes/no outcome (40%), four grades of equal shares, or counts of mean two, whose intercepts have the same standard deviation.
-    """
-    kinds = ("ordinal, MD", "cumulative logit, AGQ", "logistic, AGQ", "Poisson, AGQ")
-    rng = np.random.default_rng(np.random.SeedSequence([66 + kinds.index(kind), sites]))
-    sizes, sd = np.resize(UNEQUAL, sites), math.sqrt(0.05 / 0.95 * math.pi**2 / 3)
-    out = []
-    for _ in range(trials):
-        site = np.repeat(np.arange(sites), rng.permutation(sizes))
-        x, raised = design(sites)[site], sd * rng.normal(size=sites)[site]
-        if kind == "Poisson, AGQ":
-            y = rng.poisson(2 * np.exp(raised)).astype(float)
-        else:
-            latent = raised + rng.logistic(size=len(site))
-            y = np.searchsorted([math.log(1.5)] if kind == "logistic, AGQ" else [-math.log(3), 0.0, math.log(3)], latent).astype(float)
-        grades = np.searchsorted(np.unique(y), y)
-        try:
-            if kind == "ordinal, MD":
-                if min(np.ptp(y[x[:, 1] == arm]) for arm in (0.0, 1.0)) == 0:
-                    raise InputError("an arm all alike")
-                q = grades.max()
-                marginal_fit = ordinal.marginal(x[:, 1:], grades, site, q + 1)
-                estimate, variance = marginal_fit.beta[0], marginal_fit.covariances["MD"][q, q]
-            elif kind == "cumulative logit, AGQ":
-                q = grades.max()
-                mixed_fit = ordinal.mixed(x[:, 1:], grades, site, q + 1)
-                estimate, variance = mixed_fit.beta[0], mixed_fit.vcov[q, q]
-            else:
-                found = generalised.maximise(x, y, site, "poisson" if kind == "Poisson, AGQ" else "binomial", nodes=15)
-                estimate, variance = found.beta[1], found.vcov[1, 1]
-        except (InputError, np.linalg.LinAlgError):
-            out.append(1.0)  # an arm of few people may be all alike: no test, and it stays among the trials
-            continue
-        out.append(float(2 * special.stdtr(sites - 2, -abs(estimate / math.sqrt(variance)))))
-    return out
-
-
 def permutation_exact(sites: int) -> float:
     """The largest attainable level at or below 5%: whole pairs of mirrored assignments, or ten of 200."""
     count = SCHEMES.get(sites, 200 * 2)
@@ -242,10 +203,6 @@ ONE_BY_ONE: dict[tuple[str, str], Callable[[int, int], list[float]]] = {
     ("GEE", "10 people a site, ICC 0.05"): partial(marginal, binary=False),
     ("GEE, yes/no", "2 to 30 people a site, ICC 0.05"): partial(marginal, binary=True),
     ("GEE, MD, yes/no", "2 to 30 people a site, ICC 0.05"): partial(marginal, binary=True, correction="MD"),
-    **{
-        (kind, "2 to 30 people a site, ICC 0.05"): partial(by_likelihood, kind=kind)
-        for kind in ("ordinal, MD", "cumulative logit, AGQ", "logistic, AGQ", "Poisson, AGQ")
-    },
 }
 
 

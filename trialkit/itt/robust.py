@@ -68,7 +68,7 @@ def sandwich(x: Array, residual: Array, clusters: Sequence[Rows], covariances: S
         where = np.flatnonzero(sizes == size)
         rows = np.stack([clusters[j] for j in where.tolist()])  # (B, s)
         phi = np.stack([covariances[j] for j in where.tolist()])
-        stacks.append((where, rows, x[rows], phi, np.linalg.solve(phi, x[rows])))
+        stacks.append((where, rows, x[rows], phi, np.asarray(np.linalg.solve(phi, x[rows]), dtype=np.float64)))
     M: Array = _inverse(sum(np.einsum("bsp,bsq->pq", X, w) for _, _, X, _, w in stacks))
     factor = {"CR1": math.sqrt(J / (J - 1)), "CR1S": math.sqrt(J * (n - 1) / ((J - 1) * (n - p)))}.get(kind, 1.0)
     scores = np.empty((J, p))
