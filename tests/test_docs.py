@@ -61,7 +61,7 @@ def keys_on_the_page(heading: str) -> dict[str, str]:
     [
         *(
             (f"### `[{name}]`", name)
-            for name in ("trial", "columns", "arms", "estimand", "analysis", "imputation", "allocation", "power", "flow")
+            for name in ("trial", "columns", "arms", "estimand", "analysis", "imputation", "allocation", "power", "flow", "compliance")
         ),
         ("### `[[outcomes]]`", "outcomes"),
         ("### `[[covariates]]`", "covariates"),

@@ -316,3 +316,69 @@ def test_arguments_are_checked(people, design, arguments, says):
 def test_the_design_must_be_one(people):
     with pytest.raises(InputError, match="not dict"):
         tk.itt(people, {})
+
+
+# --- more than random intercepts and one residual variance -----------------------------------------------------
+
+STRUCTURES = [
+    ({"pair_effects": "random", "random_slope": True}, {"groups": ["pair"], "slopes": {"pair": "arm"}}),
+    ({"residual_by_arm": True}, {"groups": ["site"], "residual_by": "arm"}),
+    (
+        {"pair_effects": "random", "random_slope": True, "residual_by_arm": True, "inference": "satterthwaite"},
+        {"groups": ["pair"], "slopes": {"pair": "arm"}, "residual_by": "arm", "inference": "satterthwaite"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("block", "options"), STRUCTURES)
+def test_declared_structures_are_the_fit_by_hand(people, design, redesign, block, options):
+    results = tk.itt(people, redesign(design, analysis=block))
+    row, detail = results.frame.iloc[0], results.details.iloc[0]
+    peers = people[people["role"] == "peer"]
+    fit = tk.fit_mixed("climate ~ arm + climate_0 + gender + age_band + consumer", peers, **options)
+    mine, sd = fit.row("armintervention"), peers["climate"].std()
+    assert row[["estimate", "std_error", "conf_low"]].tolist() == pytest.approx(
+        [mine["estimate"] / sd, mine["std_error"] / sd, mine["conf_low"] / sd], rel=1e-9
+    )
+    assert row[["df", "p_value", "icc"]].tolist() == pytest.approx([mine["df"], mine["p_value"], fit.icc], rel=1e-9)
+    parts = fit.variance_components
+    if "slopes" in options:
+        assert detail["slope_variance"] == pytest.approx(parts.loc[parts["term"] == "armintervention", "variance"].item())
+        assert any("varies between pairs" in note for note in results.notes)
+    if "residual_by" in options:
+        assert detail[["residual_variance_reference", "residual_variance_intervention"]].tolist() == pytest.approx(
+            parts.loc[parts["group"] == "Residual", "variance"].tolist()
+        )
+        assert any("a residual variance in each arm" in note for note in results.notes)
+
+
+def test_declared_structures_are_pooled_over_imputed_tables(people_of, completed, design, redesign):
+    sets = completed(people_of(2, missing=0.1), 3)
+    declared = redesign(design, analysis={"residual_by_arm": True})
+    pooled = tk.itt(sets, declared).frame.iloc[0]
+    each = [tk.itt(s, declared).frame.iloc[0] for s in sets]
+    by_hand = tk.pool(
+        [e["estimate"] for e in each], [e["std_error"] ** 2 for e in each], df_complete=float(np.mean([e["df"] for e in each]))
+    )
+    assert pooled[["estimate", "std_error", "df", "fmi"]].tolist() == pytest.approx(
+        [by_hand.estimate, by_hand.std_error, by_hand.df, by_hand.fmi], rel=1e-9
+    )
+
+
+def test_pairs_of_several_sites_keep_the_sites_intercept(people, design, redesign):
+    quads = people.assign(pair=people["pair"].str[1:].astype(int).floordiv(2).map("Q{:02}".format))
+    results = tk.itt(quads, redesign(design, analysis={"pair_effects": "random", "random_slope": True}))
+    peers = quads[quads["role"] == "peer"]
+    formula = "climate ~ arm + climate_0 + gender + age_band + consumer"
+    fit = tk.fit_mixed(formula, peers, groups=["pair", "site"], slopes={"pair": "arm"})
+    assert results.frame["p_value"][0] == pytest.approx(fit.row("armintervention")["p_value"], rel=1e-8)
+    assert not any("in the place of the site's intercept" in note for note in results.notes)
+
+
+def test_shifts_of_a_declared_structure_are_its_fits(people_of, completed, design, redesign):
+    sets = completed(people_of(2, missing=0.1), 2)
+    declared = redesign(design, analysis={"residual_by_arm": True})
+    up = (sets[0]["arm"] == "intervention").to_numpy(dtype=float)
+    found = tk.itt.shifts(sets, declared, "climate", directions=[up], steps=[[0.0], [0.4]])
+    moved = tk.itt([s.assign(climate=s["climate"] + 0.4 * up) for s in sets], declared).frame.iloc[0]
+    assert found.loc[1, ["estimate", "df", "p_value"]].tolist() == pytest.approx(moved[["estimate", "df", "p_value"]].tolist(), rel=1e-9)

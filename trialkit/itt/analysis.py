@@ -453,9 +453,22 @@ def _detail(done: Fitted, plan: AnalysisPlan) -> dict[str, Any]:
         "pair_variance": nan if f is None else float(f.pair_variance.mean()),
         **({} if one.subcluster is None else {"subcluster_variance": nan if f is None else float(f.subcluster_variance.mean())}),
         "residual_variance": nan if f is None else float(f.residual_variance.mean()),
+        **_structured_variances(f, plan),
         "columns_left_out": ", ".join(one.left_out),
         "problem": done.reason,
     }
+
+
+def _structured_variances(f: Fits | None, plan: AnalysisPlan) -> dict[str, float]:
+    """Columns of `details` that only declared structures have."""
+    out = {}
+    if plan.random_slope:
+        out["slope_variance"] = math.nan if f is None or f.slope_variance is None else float(f.slope_variance.mean())
+    if plan.residual_by_arm:
+        for k, arm in enumerate(("reference", "intervention")):
+            known = f is not None and f.residual_by_arm is not None
+            out[f"residual_variance_{arm}"] = float(f.residual_by_arm[:, k].mean()) if known else math.nan  # type: ignore[union-attr, index]
+    return out
 
 
 def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: AnalysisPlan, m: int) -> list[str]:
@@ -510,7 +523,8 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     notes += _families_note(done, design)
     singular = [f"{one.prepared.outcome.name} ({_of(one.fits, m)})" for one in fitted if one.fits is not None and one.fits.singular.any()]
     if singular:
-        notes.append(f"A between-group variance is estimated at zero: {few(singular, 12)}.")
+        where = "at zero, or a correlation at one" if design.analysis.random_slope else "at zero"
+        notes.append(f"A between-group variance is estimated {where}: {few(singular, 12)}.")
     alone = [one.prepared.outcome.name for one in fitted if one.fits is not None and one.fits.status == "singletons"]
     if alone:
         notes.append(f"One person in every site, so least squares with df = n - p and no ICC: {few(alone, 12)}.")
@@ -524,9 +538,19 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
             f"Declared to be analysed on their own scale by the linear mixed model: {few(odd, 12)}. Leave measure out of the design for "
             "risks, odds or rates."
         )
-    notes += [note for one in others if one.fits is not None for note in one.fits.notes]
+    notes += _fit_notes(fitted)
     notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
     return notes
+
+
+def _fit_notes(fitted: Sequence[Fitted]) -> list[str]:
+    """What the fits have to say; the same of several outcomes is said once."""
+    told: dict[str, list[str]] = {}
+    for one in fitted:
+        for note in one.fits.notes if one.fits is not None else ():
+            name, _, rest = note.partition(": ")
+            told.setdefault(rest, []).append(name)
+    return [f"{few(names, 12)}: {rest}" for rest, names in told.items()]
 
 
 def _df_range(done: Sequence[Fitted]) -> tuple[float, float]:
@@ -576,11 +600,14 @@ def _pair_words(design: TrialDesign) -> str:
     site = f"a random intercept for {design.columns.site}"
     if design.columns.subcluster is not None:
         site = f"random intercepts for {design.columns.site} and {design.columns.subcluster} within it"
-    return {
+    words = {
         "none": site,
         "random": f"random intercepts for {design.columns.pair} and {design.columns.site}",
         "fixed": f"fixed effects of {design.columns.pair} and {site}",
     }[design.analysis.pair_effects]
+    if design.analysis.random_slope:
+        words += f", an effect of {design.columns.arm} that varies between {design.columns.pair}s"
+    return words + (", a residual variance in each arm" if design.analysis.residual_by_arm else "")
 
 
 def _families_note(done: Sequence[Fitted], design: TrialDesign) -> list[str]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels import pooling, reml, small_sample
+from trialkit._kernels.structured import RandomTerm
+from trialkit._kernels.structured_fit import fit_structured
 from trialkit.design import Outcome, TrialDesign
 from trialkit.door import InputError, check_conf_level, unknown_word
 from trialkit.itt import gee, generalised, ordinal
@@ -35,6 +37,7 @@ WHY = {
     "zero_residual": "the outcome does not vary within sites once the covariates are taken out; analyse one value a site",
     "no_between_df": "the arm and the other site-level terms use up every difference between sites; at least two sites an arm are needed",
     "no_within_df": "the covariates use up every difference within sites",
+    "not_identified": "the data do not hold all the variances that the design asks for; leave out random_slope or residual_by_arm",
     "confounded": "the variances of pairs, sites, subclusters and people cannot be told apart",
 }
 NAMES = {
@@ -58,6 +61,8 @@ class AnalysisPlan:
     conf_level: float
     denominator: str
     correction: str = "MD"
+    random_slope: bool = False
+    residual_by_arm: bool = False
 
 
 def plan_of(design: TrialDesign, inference: str | None, conf_level: float | None) -> AnalysisPlan:
@@ -71,7 +76,8 @@ def plan_of(design: TrialDesign, inference: str | None, conf_level: float | None
         raise InputError(unknown_word(str(chosen), ("kenward-roger", "satterthwaite"), what="inference"))
     level = design.analysis.conf_level if conf_level is None else conf_level
     check_conf_level(level)
-    return AnalysisPlan(chosen, level, design.analysis.standardise, design.analysis.correction)
+    declared = design.analysis
+    return AnalysisPlan(chosen, level, declared.standardise, declared.correction, declared.random_slope, declared.residual_by_arm)
 
 
 def measure_words(outcome: Outcome, denominator: str) -> str:
@@ -112,12 +118,14 @@ class Fits:
     site_variance: Array
     pair_variance: Array  # NaN without a random pair
     subcluster_variance: Array  # NaN without a third level
-    residual_variance: Array
+    residual_variance: Array  # of the average row
     singular: NDArray[np.bool_]
     status: str
     ratio: bool = False
     effects: tuple[Effect, ...] = ()  # every other measure of the same fits
     notes: tuple[str, ...] = field(default=())
+    slope_variance: Array | None = None  # of the arm between pairs
+    residual_by_arm: Array | None = None  # (m, 2), the reference first
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,8 @@ def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
 
 
 def _linear(one: Prepared, plan: AnalysisPlan) -> Fitted:
+    if plan.random_slope or plan.residual_by_arm:
+        return _structured(one, plan)
     fitted = _fit_all(one.matrices, one.responses, one.groups)
     bad = next((f.status for f in fitted if f.status not in ("ok", "singletons")), "")
     if bad:
@@ -200,6 +210,79 @@ def _infer(fitted: Sequence[Any], one: Prepared, plan: AnalysisPlan) -> Fits:
         status=fitted[0].status,
         effects=raw,
     )
+
+
+def _structured(one: Prepared, plan: AnalysisPlan) -> Fitted:
+    """The arm's effect varying between pairs, a residual variance in each arm, or both."""
+    ones = np.ones((one.n, 1))
+    slope = plan.random_slope and one.pair is not None
+    terms = [RandomTerm(k, ones) for k in range(len(one.groups))]
+    if slope:
+        terms[0] = RandomTerm(0, np.column_stack([np.ones(one.n), one.arm]))
+        if not _sites_share_an_arm(one):
+            # with one site an arm in every pair, the slope is what tells its two sites apart
+            terms = terms[:1]
+    strata = one.arm.astype(np.intp) if plan.residual_by_arm else None
+    fitted = []
+    for x, y in zip(one.matrices, one.responses, strict=True):
+        fit = fit_structured(x, y, one.groups, terms, strata=strata)
+        if fit.status != "ok":
+            return Fitted(one, None, WHY.get(fit.status, fit.status))
+        fitted.append(fit)
+    rule = small_sample.kenward_roger if plan.inference == "kenward-roger" else small_sample.satterthwaite
+    found = [rule(f, np.eye(f.p)[1:2]) for f in fitted]
+    estimate, std_error, df = (np.array([getattr(r, k)[0] for r in found]) for k in ("estimate", "std_error", "df"))
+    m, nan = len(fitted), np.full(len(fitted), np.nan)
+    # what each term and the residual give the average row
+    shares = np.array([[_average(t, T) for t, T in zip(terms, f.covariances, strict=True)] for f in fitted])
+    weights = np.ones(1) if strata is None else np.bincount(strata) / one.n
+    residual = np.array([float(weights @ f.residuals) for f in fitted])
+    third = one.subcluster is not None
+    inner = shares[:, -1] if third else np.zeros(m)
+    between = shares[:, :-1].sum(axis=1) if third else shares.sum(axis=1)
+    measure = measure_words(one.outcome, plan.denominator)
+    paired = one.pair is not None
+    notes: tuple[str, ...] = ()
+    if slope and len(terms) == 1:
+        notes = (
+            f"{one.outcome.name}: one site an arm in each pair, so the effect's variation between pairs stands in the place of the site's "
+            "intercept.",
+        )
+    return Fitted(
+        one,
+        Fits(
+            measure=measure,
+            estimate=estimate,
+            std_error=std_error,
+            df=df,
+            sd=one.sd,
+            icc=between / (between + inner + residual),
+            site_variance=nan if paired and len(terms) == 1 else shares[:, -2 if third else -1],
+            pair_variance=np.array([f.covariances[0][0, 0] for f in fitted]) if paired else nan,
+            subcluster_variance=inner if third else nan,
+            residual_variance=residual,
+            singular=np.array([bool(np.any(f.boundary)) for f in fitted]),
+            status="ok",
+            effects=() if measure == "mean difference" else (Effect("mean difference", estimate, std_error),),
+            notes=notes,
+            slope_variance=np.array([f.covariances[0][1, 1] for f in fitted]) if slope else None,
+            residual_by_arm=np.array([f.residuals for f in fitted]) if strata is not None else None,
+        ),
+        "",
+    )
+
+
+def _average(term: RandomTerm, covariance: Array) -> float:
+    """The variance that a random term gives the average row."""
+    return float(np.mean(np.einsum("na,ab,nb->n", term.design, covariance, term.design)))
+
+
+def _sites_share_an_arm(one: Prepared) -> bool:
+    """Whether some pair has two sites of one arm."""
+    assert one.pair is not None
+    first = np.unique(one.site, return_index=True)[1]
+    cell = one.pair[first] * 2 + one.arm[first].astype(np.intp)
+    return len(np.unique(cell)) < len(cell)
 
 
 # --- the others -----------------------------------------------------------------------------------------------

@@ -410,7 +410,7 @@ def _formula(design: TrialDesign, baseline: str | None, outcome: Outcome) -> str
     c, pairs = design.columns, design.analysis.pair_effects
     inner = f" + (1|{c.site}:{c.subcluster})" if c.subcluster else ""
     terms = [c.arm, *([baseline] if baseline else []), *(v.name for v in design.covariates), *([str(c.pair)] if pairs == "fixed" else [])]
-    random = f" + (1|{c.pair})" if pairs == "random" and outcome.linear else ""
+    random = f" + ({f'1 + {c.arm}' if design.analysis.random_slope else '1'}|{c.pair})" if pairs == "random" and outcome.linear else ""
     offset = f" + offset(log({outcome.exposure}))" if outcome.exposure else ""
     fixed = f"{outcome.name} ~ {' + '.join(terms)}{offset}"
     if outcome.chosen_model == "marginal":

@@ -8,6 +8,7 @@ moved, to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from trialkit._kernels.reml_many import fit_many
 from trialkit.design import TrialDesign
 from trialkit.door import InputError
 from trialkit.itt.effect_sizes import standard_deviation
-from trialkit.itt.outcome_models import fit_prepared, plan_of
+from trialkit.itt.outcome_models import AnalysisPlan, fit_prepared, plan_of, pooled_row
 from trialkit.itt.prepared import Prepared, prepare
 
 Array = NDArray[np.float64]
@@ -86,6 +87,8 @@ def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, 
     if d.ndim != 3 or d.shape[1:] != (m, len(tables[0])) or s.ndim != 2 or s.shape[1] != d.shape[0]:
         raise InputError(f"directions must be (K, n) or (K, m, n) and steps (R, K), with n = {len(tables[0])} rows and m = {m} tables.")
     d = d[:, :, people.rows[one.rows]]
+    if design.analysis.structured:
+        return _one_by_one(one, plan, d, s)
     estimate, std_error, df = (np.empty((len(s), m)) for _ in range(3))
     contrast: Array
     for k, (X, y) in enumerate(zip(one.matrices, one.responses, strict=True)):
@@ -100,6 +103,19 @@ def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, 
         estimate[:, k], std_error[:, k], df[:, k] = found.estimate[:, 0] / sd, found.std_error[:, 0] / sd, found.df[:, 0]
     pooled = pooling.pool_scalar(estimate, std_error**2, df, conf_level=plan.conf_level)
     return pd.DataFrame({name: getattr(pooled, name) for name in FIGURES})
+
+
+def _one_by_one(one: Prepared, plan: AnalysisPlan, d: Array, s: Array) -> pd.DataFrame:
+    """Models with more than random intercepts have no batch: each step is fitted by itself."""
+    rows = []
+    for step in s:
+        moved = [np.asarray(y + step @ d[:, k]) for k, y in enumerate(one.responses)]
+        sd = np.array([_sds(one, y[None], k, plan.denominator)[0] for k, y in enumerate(moved)])
+        done = fit_prepared(replace(one, responses=moved, sd=sd), plan)
+        if done.reason:
+            raise InputError(f"{one.outcome.name!r} cannot be analysed at every shift: {done.reason}. Give smaller shifts.")
+        rows.append({name: pooled_row(done, plan)[name] for name in FIGURES})
+    return pd.DataFrame(rows)
 
 
 def _sds(one: Prepared, Y: Array, k: int, denominator: str) -> Array:

@@ -148,6 +148,8 @@ def subgroup_effects(
     other = [o.name for o in design.outcomes if o.name in wanted and not o.linear]
     if other:
         notes.append(f"By the linear model in SD units here, whatever measure the design reports: {few(other, 12)}.")
+    if design.analysis.structured:
+        notes.append("Random intercepts and one residual variance here, whatever the design's analysis has beyond them.")
     if lost:
         notes.append(f"Left out because the moderator is missing: {few(lost, 12)}.")
     notes += [f"{outcome} by {moderator}: {reason}." for (outcome, moderator), reason in problems.items()]

@@ -183,10 +183,13 @@ def analysis_paragraph(design: TrialDesign, results: Any = None, imputations: An
         f", adjusted for {adjusted}," if adjusted else ""
     )
     random = "random intercepts for site and for matched pair" if analysis.pair_effects == "random" else "random intercepts for site"
+    if analysis.random_slope:
+        random += " and an effect of the intervention that varies between pairs"
     fixed = " and fixed effects for matched pair" if analysis.pair_effects == "fixed" else ""
+    by_arm = " and a residual variance in each arm" if analysis.residual_by_arm else ""
     if linear:
         sentences.append(
-            f"{model} in a linear mixed model with {random}{fixed}, fitted by restricted maximum likelihood, "
+            f"{model} in a linear mixed model with {random}{fixed}{by_arm}, fitted by restricted maximum likelihood, "
             f"with {_DF[analysis.inference]}."
         )
     sentences += _by_type(design)

@@ -32,6 +32,7 @@ def gathers(scenario: Scenario, analysis: Analysis) -> bool:
         and design.columns.subcluster is None
         and (analysis.marginal or all(is_linear(o) for o in design.outcomes))
         and design.analysis.pair_effects == "none"
+        and not design.analysis.structured
         and design.analysis.standardise in ("total", "none")
         and design.imputation.population in known
     )
