@@ -13,7 +13,7 @@ from scipy import stats
 
 from trialkit._kernels import gibbs, gibbs_donors, gibbs_linear, truncated
 from trialkit._kernels.convergence import convergence
-from trialkit._kernels.gibbs_linear import Layout, Moments, Prior
+from trialkit._kernels.gibbs_linear import Columns, Layout, Moments, Prior
 from trialkit._kernels.gibbs_streams import Streams
 
 
@@ -151,7 +151,8 @@ def test_linear_posterior_against_dense_algebra() -> None:
     def tile(a: np.ndarray) -> np.ndarray:
         return np.broadcast_to(a, (m, *a.shape))
 
-    moments = Moments(tile(x.T @ x), tile(x.T @ y), tile(y @ y), n, tile(Z.T @ x), tile(Z.T @ y))
+    data = np.column_stack([x, y])
+    moments = Moments(tile(data.T @ data), tile(Z.T @ data), n, Columns.of(np.arange(2), 2, 3))
     draw = gibbs_linear.draw(
         moments,
         Layout.of(np.bincount(site, minlength=6)),

@@ -21,7 +21,7 @@ from trialkit._kernels import gibbs_latent, gibbs_linear, gibbs_spread
 from trialkit._kernels.gibbs import Target
 from trialkit._kernels.gibbs_joint import Covariance, JointEngine, JointPrior, JointProblem
 from trialkit._kernels.gibbs_latent import Predictors, ProbitState, SiteRows
-from trialkit._kernels.gibbs_linear import Layout, Moments, Prior
+from trialkit._kernels.gibbs_linear import Columns, Layout, Moments, Prior
 from trialkit._kernels.gibbs_spread import SpreadState
 from trialkit._kernels.gibbs_streams import Streams
 
@@ -54,6 +54,28 @@ def site_sums(x: np.ndarray) -> np.ndarray:
     return out
 
 
+def beside(x: np.ndarray, y: np.ndarray | float) -> np.ndarray:
+    """Predictors (m, N, P) and one more column, the outcome's."""
+    both = np.zeros((*x.shape[:2], P + 1))
+    both[:, :, :P], both[:, :, P] = x, y
+    return both
+
+
+def predictors_of(x: np.ndarray, pair: np.ndarray | None = None) -> Predictors:
+    z = beside(x, 0.0)
+    return Predictors(
+        z=z,
+        used=np.arange(N),
+        places=np.arange(P),
+        out=z[:, :1],
+        absent=np.arange(1),
+        cross=z.swapaxes(1, 2) @ z,
+        site=site_sums(z),
+        columns=Columns.of(np.arange(P), P, P + 1),
+        sites=SiteRows.of(SITE, SITE[:1], J, pair),
+    )
+
+
 def ranks_linear(m: int, draws: int, seed: int, thin: int = 2, burn: int = 20, *, pairs: bool = False) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     streams = Streams(np.random.SeedSequence(seed).spawn(m))
@@ -67,7 +89,8 @@ def ranks_linear(m: int, draws: int, seed: int, thin: int = 2, burn: int = 20, *
         u += (rng.normal(size=(m, 6)) * (phi_pair * np.sqrt(sigma2))[:, None])[:, PAIR]
     x = design(rng, m)
     y = (x @ beta[:, :, None])[:, :, 0] + u[:, SITE] + rng.normal(size=(m, N)) * np.sqrt(sigma2)[:, None]
-    moments = Moments(x.swapaxes(1, 2) @ x, (y[:, None] @ x)[:, 0], (y**2).sum(1), N, site_sums(x), site_sums(y))
+    data = beside(x, y)
+    moments = Moments(data.swapaxes(1, 2) @ data, site_sums(data), N, Columns.of(np.arange(P), P, P + 1))
     layout = Layout.of(SIZES, PAIR if pairs else None)
     last = gibbs_linear.draw(moments, layout, prior, streams, beta=None, t=np.full(m, 0.25))
     names = ("beta0", "beta1", "beta2", "sigma2", "phi", "u_empty", "u_six", *(("phi_pair",) if pairs else ()))
@@ -108,14 +131,7 @@ def ranks_probit(levels: int, *, pairs: bool = False) -> Callable[..., dict[str,
         x = design(rng, m)
         z = (x @ beta[:, :, None])[:, :, 0] + u[:, SITE] + rng.normal(size=(m, N))
         codes = (z[:, :, None] > cuts[:, None, :]).sum(axis=2)
-        predictors = Predictors(
-            used=x,
-            absent=x[:, :1],
-            columns=np.arange(P),
-            gram=x.swapaxes(1, 2) @ x,
-            site_x=site_sums(x),
-            sites=SiteRows.of(SITE, SITE[:1], J, PAIR if pairs else None),
-        )
+        predictors = predictors_of(x, PAIR if pairs else None)
         state = ProbitState(None, np.full(m, 0.25), None, np.tile(np.arange(levels - 1.0), (m, 1)))
         step = np.eye(levels - 2) * 0.5 if levels > 2 else None
         below = {name: np.zeros(m, dtype=int) for name in ("beta0", "beta1", "beta2", "phi", "u_empty", "u_six")}
@@ -151,7 +167,7 @@ def ranks_spread(m: int, draws: int, seed: int, thin: int = 5, burn: int = 50) -
     u = rng.normal(size=(m, J)) * tau[:, None]
     x = design(rng, m)
     y = (x @ beta[:, :, None])[:, :, 0] + u[:, SITE] + rng.normal(size=(m, N)) / np.sqrt(weight[:, SITE])
-    predictors = Predictors(x, x[:, :1], np.arange(P), x.swapaxes(1, 2) @ x, site_sums(x), SiteRows.of(SITE, SITE[:1], J))
+    predictors = predictors_of(x)
     streams = Streams(np.random.SeedSequence(seed).spawn(m))
     state = SpreadState.start(predictors, y, prior, streams)
     truth = {"beta0": beta[:, 0], "beta1": beta[:, 1], "beta2": beta[:, 2], "tau": tau, "s": log_s, "c": c}

@@ -3,13 +3,14 @@
 All chains lie in one array Z (m, n, P), rows sorted by site, columns standardised or coded; every visit draws the parameters of one
 variable's two-level regression and then its missing cells. Parameters persist from visit to visit (no cold inner chains), and the
 cross-products Z'Z and site sums are kept up to date by the cells that change, so that a continuous variable costs a pass over its
-missing rows only.
+missing rows only. A visit copies no more than the rows it leaves out, in an order in which their site sums are a few slices; the rows it
+uses are multiplied where they lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from trialkit._kernels import gibbs_donors, gibbs_latent, gibbs_linear, gibbs_spread, gibbs_substantive, truncated
 from trialkit._kernels.gibbs_latent import Predictors, ProbitState, SiteRows
-from trialkit._kernels.gibbs_linear import Layout, Prior
+from trialkit._kernels.gibbs_linear import Columns, Layout, Moments, Prior, Workspace, totals
 from trialkit._kernels.gibbs_spread import SpreadState
 from trialkit._kernels.gibbs_streams import Streams
 
@@ -29,6 +30,10 @@ INNER = 1  # latent cycles a visit: the state persists, so the next round goes o
 FIRST = 5  # cycles at a variable's first visit, away from the start values
 # probit coefficients: sd 2.5 on standardised predictors (latent sd 1), which keeps perfect prediction finite; the intercept wider
 PROBIT_SD, PROBIT_INTERCEPT_SD = 2.5, 10.0
+RECOUNT = 8  # rounds after which sums kept by differences are counted afresh, so that rounding cannot pile up
+# a regression takes its columns out of Z where Z is so many times as wide
+_NARROW = 1.3
+_SLICES = 64  # rows left out of one site from which on their sum is one reduction, not so many slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,8 @@ class Target:
     """One incomplete variable.
 
     `units` are rows for a person-level variable and sites for a site-level one; `missing` (q,) and `observed` (r,) are units in
-    ascending order. `values` (r,) holds the observed values: of column `columns[0]` (normal), the raw values (pmm) or codes
-    0..K-1 (categories). `coding` (K, k) or, for pmm, (2, 1) = mean and sd, turns a drawn value into the columns of Z.
+    ascending order. `columns` are adjacent. `values` (r,) holds the observed values: of column `columns[0]` (normal), the raw values (pmm)
+    or codes 0..K-1 (categories). `coding` (K, k) or, for pmm, (2, 1) = mean and sd, turns a drawn value into the columns of Z.
     `heteroscedastic` (normal, person-level): sites differ in their residual variance. `given_outcome` (normal, binary or ordinal,
     person-level): its regression is without the outcome of the substantive model, over all rows, and its cells are drawn from that
     regression times the density of the outcome.
@@ -161,7 +166,7 @@ class _Engine:
     def __init__(self, problem: Problem, streams: Streams) -> None:
         self.problem, self.streams = problem, streams
         self.m = len(streams)
-        self.n, self.P = problem.z.shape
+        self.n, P = problem.z.shape
         # sums are kept by innermost cluster: the site, or its subclusters
         self.cluster, outer = problem.clusters()
         self.size = np.bincount(self.cluster)
@@ -170,7 +175,10 @@ class _Engine:
         self.site_start = None if self.site_of is None else np.flatnonzero(np.diff(self.site_of, prepend=-1))
         self.site_size = np.bincount(problem.site)
         self.start = np.concatenate([[0], np.cumsum(self.size)[:-1]]).astype(np.intp)
-        self.z = np.repeat(problem.z[None], self.m, axis=0)
+        # one column more, always 0: in copies of the sums the place of an outcome that no column holds
+        self.z = np.zeros((self.m, self.n, P + 1))
+        self.z[:, :, :P] = problem.z
+        self.work = Workspace()
         self.seen: Array | None = None
         self.memory = [self._first_guess(t) for t in problem.targets]
         self.plans = [_Plan.of(t, problem, self.J) for t in problem.targets]
@@ -188,23 +196,22 @@ class _Engine:
     def _replace(self, columns: Ints, rows: Ints, values: Array, seen: Array | None = None) -> None:
         """Write (m, len(rows), len(columns)) and keep Z'Z and the site sums right.
 
-        `seen`: the rows as they are (m, len(rows), P), where a visit has them at hand; it is overwritten.
+        `seen`: the rows as they are (m, len(rows), P + 1), where a visit has them at hand; it is overwritten.
         """
-        if seen is None and 2 * len(rows) > self.n:
-            self.z[:, rows[:, None], columns] = values
-            cross = self.z.swapaxes(1, 2) @ np.take(self.z, columns, axis=2)
-            self.gram[:, :, columns] = cross
-        else:
-            part = np.take(self.z, rows, axis=1) if seen is None else seen
-            before = part.swapaxes(1, 2) @ np.take(part, columns, axis=2)
-            part[:, :, columns] = values
-            self.z[:, rows[:, None], columns] = values
-            after = part.swapaxes(1, 2) @ np.take(part, columns, axis=2)
-            # entries among the columns themselves change on both sides, and this difference holds both
-            self.gram[:, :, columns] += after - before
-        self.gram[:, columns, :] = self.gram[:, :, columns].swapaxes(1, 2)
-        for c in columns:
-            self.site_sum[:, :, c] = np.add.reduceat(self.z[:, :, c], self.start, axis=1)
+        span = slice(int(columns[0]), int(columns[-1]) + 1)
+        part = np.take(self.z, rows, axis=1) if seen is None else seen
+        own = part[:, :, span]
+        change = values - own
+        # with the columns half way, the products with the change are the change of the products, also of the columns among themselves
+        own += 0.5 * change
+        cross = part.swapaxes(1, 2) @ change
+        cross[:, span] += cross[:, span].swapaxes(1, 2).copy()
+        self.gram[:, :, span] += cross
+        self.gram[:, span, :] = self.gram[:, :, span].swapaxes(1, 2)
+        self.z[:, rows, span] = values
+        cluster = self.cluster[rows]
+        for k, c in enumerate(columns):
+            self.site_sum[:, :, c] += totals(change[:, :, k], cluster, self.J)
 
     def _of_sites(self, sums: Array) -> Array:
         """Sums (m, J, ...) over sites from those of innermost clusters."""
@@ -267,8 +274,8 @@ class _Engine:
                         # people of a site share its pair's intercept, not their subclusters'
                         shared = phi2 if self.site_of is None else outer
                     trace[2, i, k] = shared / (1 + phi2)
-            # sums kept by differences: start each round from a fresh count so that rounding cannot pile up
-            self._recount()
+            if i % RECOUNT == RECOUNT - 1:
+                self._recount()
         values = {t.name: memory.drawn for t, memory in zip(targets, self.memory, strict=True)}
         sums = {r.column: self.z[:, r.rows, r.column].copy() for r in self.problem.derived if isinstance(r, Sum)}
         ordered = [(t, memory.probits[0]) for t, memory in zip(targets, self.memory, strict=True) if t.kind in ("binary", "ordinal")]
@@ -289,37 +296,45 @@ class _Engine:
         if not len(plan.rows):
             self.seen = None
             return
-        values = drawn[:, plan.source] if target.site_level else drawn
-        self._replace(target.columns, plan.rows, _encode(target, values), self.seen)
+        self._replace(target.columns, plan.rows, _encode(target, np.take(drawn, plan.source, axis=1)), self.seen)
         self.seen = None
         self._update_derived(target.columns)
 
+    def _reduce(self, fit: _Fit, where: str = "") -> tuple[Array, Predictors]:
+        """The rows a regression leaves out, all columns of them (m, e, P + 1), and what it is over; both until `where` is used again.
+
+        What the used rows sum to is what all rows sum to, less the rows left out.
+        """
+
+        def taken(name: str, source: Array, axis: int, at: Ints) -> Array:
+            shape = list(source.shape)
+            shape[axis] = len(at)
+            return np.take(source, at, axis=axis, out=self.work.array(f"{name} {where}", *shape), mode="clip")
+
+        out = seen = taken("out", self.z, 1, fit.out)
+        whole, site = self.gram, taken("site", self.site_sum, 1, fit.order)
+        if fit.narrow is not None:
+            seen, site = taken("narrow out", out, 2, fit.narrow), taken("narrow site", site, 2, fit.narrow)
+            whole = np.take(whole.reshape(self.m, -1), fit.square, axis=1).reshape(self.m, len(fit.narrow), -1)
+        cross = np.matmul(seen.swapaxes(1, 2), seen, out=self.work.array(f"cross {where}", *whole.shape))
+        np.subtract(whole, cross, out=cross)
+        if fit.starts is not None:
+            site[:, : len(fit.starts)] -= np.add.reduceat(seen, fit.starts, axis=1)
+        else:
+            first = 0
+            for many in fit.slices:
+                site[:, :many] -= seen[:, first : first + many]
+                first += many
+        return out, Predictors(self.z, fit.used, fit.places, seen, fit.absent, cross, site, fit.columns, fit.sites, self.work)
+
     def _visit(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
-        sites = plan.sites
-        assert sites is not None
-        self.seen = absent = np.take(self.z, target.missing, axis=1)
-        take = target.predictors
-        x = np.take(absent, take, axis=2)
-        # what the used rows sum to is what all rows sum to, less the rows to impute
-        gram = np.take(self.gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
-        gram -= x.swapaxes(1, 2) @ x
-        site_x = np.take(self.site_sum, take, axis=2)
-        for there, rows in plan.absent_passes:
-            site_x[:, there] -= x[:, rows]
+        fit = plan.fits[0]
+        self.seen, p = self._reduce(fit)
         if target.kind == "normal" and not target.heteroscedastic:
-            c = int(target.columns[0])
-            y = absent[:, :, c].copy()
-            site_y = self.site_sum[:, :, c].copy()
-            for there, rows in plan.absent_passes:
-                site_y[:, there] -= y[:, rows]
-            xy = np.take(self.gram[:, :, c], take, axis=1) - (y[:, None, :] @ x)[:, 0]
-            yy = self.gram[:, c, c] - (y**2).sum(axis=1)
-            draw = self._linear(target, memory, gibbs_linear.Moments(gram, xy, yy, len(target.observed), site_x, site_y), sites.layout)
-            assert draw.u is not None
-            eta = (x @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
-            return self._noise(target, eta, draw.sigma2[:, None])
-        predictors = Predictors(np.take(self.z, target.observed, axis=1), x, take, gram, site_x, sites)
-        return self._by_kind(target, plan, memory, predictors)
+            moments = Moments(p.cross, p.site, len(fit.used), fit.columns, self.work)
+            draw = self._linear(target, plan, memory, moments, fit.sites.layout)
+            return self._noise(target, p.linear_absent(draw.beta, draw.u), draw.sigma2[:, None])
+        return self._by_kind(target, plan, memory, p)
 
     def _visit_given_outcome(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         """A covariate of the substantive model: its own regression times the density of the outcome (Bartlett et al. 2015).
@@ -327,26 +342,21 @@ class _Engine:
         The regression leaves the outcome out, so that it is drawn from all rows as they now are: those where the covariate is observed
         are a sample that the outcome may have selected.
         """
-        sites = plan.sites
-        assert sites is not None
-        take = target.predictors
+        fit = plan.fits[0]
+        _, predictors = self._reduce(fit)
         here = np.take(self.z, target.missing, axis=1)
-        x = np.take(here, take, axis=2)
-        gram = np.take(self.gram.reshape(self.m, -1), plan.gram_at, axis=1).reshape(self.m, len(take), len(take))
-        site_x = np.take(self.site_sum, take, axis=2)
+        absent = here if fit.narrow is None else np.take(here, fit.narrow, axis=2)
+        predictors = replace(predictors, out=absent, absent=np.arange(len(target.missing)))
         if target.kind == "normal":
             c = int(target.columns[0])
-            xy, yy = np.take(self.gram[:, :, c], take, axis=1), self.gram[:, c, c].copy()
-            moments = gibbs_linear.Moments(gram, xy, yy, self.n, site_x, self.site_sum[:, :, c].copy())
-            draw = self._linear(target, memory, moments, sites.layout)
-            assert draw.u is not None
-            eta = (x @ draw.beta[:, :, None])[:, :, 0] + np.take(draw.u, sites.absent, axis=1)
+            moments = Moments(predictors.cross, predictors.site, self.n, fit.columns, self.work)
+            draw = self._linear(target, plan, memory, moments, fit.sites.layout)
             return gibbs_substantive.draw_numbers(
                 here[:, :, c].copy(),
-                eta,
+                predictors.linear_absent(draw.beta, draw.u),
                 np.sqrt(draw.sigma2)[:, None],
                 here[:, :, int(self.problem.targets[0].columns[0])],
-                self._outcome_polynomial(target, here),
+                self._outcome_polynomial(target, here.copy()),
                 np.sqrt(self._outcome().sigma2)[:, None],
                 (target.low, target.high),
                 self.streams,
@@ -357,11 +367,11 @@ class _Engine:
         if not memory.probits:
             memory.probits = [ProbitState.start(self.m, target.values.astype(np.intp), target.levels)]
         state = memory.probits[0]
-        predictors = Predictors(self.z, x, take, gram, site_x, sites)
-        self._cycle(target, state, predictors, codes, target.levels, plan.step)
+        self._cycle(target, plan, state, predictors, codes, target.levels, plan.step)
         assert state.beta is not None
         assert target.coding is not None
         eta = predictors.linear_absent(state.beta, state.u)
+        here = here.copy()
         log_weight = np.empty((self.m, len(target.missing), target.levels))
         for k in range(target.levels):
             low, high = gibbs_latent.limits(state.cuts, np.full((self.m, eta.shape[1]), k))
@@ -386,11 +396,11 @@ class _Engine:
             if isinstance(rule, Product):
                 rows[:, :, rule.column] = rows[:, :, rule.left] * rows[:, :, rule.right]
         eta = (np.take(rows, outcome.predictors, axis=2) @ draw.beta[:, :, None])[:, :, 0]
-        return np.asarray(eta + np.take(draw.u, np.take(self.cluster, target.missing), axis=1))
+        return np.asarray(eta + np.take(draw.u, self.plans[0].fits[0].code[target.missing], axis=1))
 
     def _outcome_polynomial(self, target: Target, rows: Array) -> Array:
         """That mean as a polynomial in the target's one column: coefficients (d + 1, m, q), from its values at d + 1 places."""
-        degree = dict.fromkeys(range(self.P), 0) | {int(target.columns[0]): 1}
+        degree = dict.fromkeys(range(self.problem.z.shape[1]), 0) | {int(target.columns[0]): 1}
         for rule in self.problem.derived:
             if isinstance(rule, Product):
                 degree[rule.column] = degree[rule.left] + degree[rule.right]
@@ -408,27 +418,29 @@ class _Engine:
 
     def _visit_site(self, target: Target, plan: _Plan, memory: _Memory) -> Array:
         """A site-level variable: one row a site, the predictors' site means, no random intercept."""
-        means = self._of_sites(np.take(self.site_sum, target.predictors, axis=2)) / self.site_size[:, None]
-        used, absent = np.take(means, target.observed, axis=1), np.take(means, target.missing, axis=1)
+        means = self._of_sites(self.site_sum) / self.site_size[:, None]
+        used = np.take(means, target.observed, axis=1)
         predictors = Predictors(
-            used=used,
-            absent=absent,
-            columns=np.arange(len(target.predictors)),
-            gram=used.swapaxes(1, 2) @ used,
-            site_x=None,
+            z=means,
+            used=target.observed,
+            places=target.predictors,
+            out=np.take(means, target.missing, axis=1),
+            absent=np.arange(len(target.missing)),
+            cross=used.swapaxes(1, 2) @ used,
+            site=None,
+            columns=plan.columns,
             sites=None,
         )
         if target.kind == "normal":
-            draw = self._linear(target, memory, predictors.moments(np.repeat(target.values[None], self.m, axis=0)), None)
+            draw = self._linear(target, plan, memory, predictors.moments(np.repeat(target.values[None], self.m, axis=0)), None)
             return self._noise(target, predictors.linear_absent(draw.beta, None), draw.sigma2[:, None])
         return self._by_kind(target, plan, memory, predictors)
 
-    def _linear(self, target: Target, memory: _Memory, moments: gibbs_linear.Moments, layout: Layout | None) -> gibbs_linear.LinearDraw:
-        prior = Prior(np.zeros(len(target.predictors)), site=target.site_prior)
+    def _linear(self, target: Target, plan: _Plan, memory: _Memory, moments: Moments, layout: Layout | None) -> gibbs_linear.LinearDraw:
         if memory.beta is None:
-            first = gibbs_linear.draw(moments, layout, prior, self.streams, beta=None, t=memory.t)
+            first = gibbs_linear.draw(moments, layout, plan.prior, self.streams, beta=None, t=memory.t)
             memory.beta, memory.t_pair = first.beta, first.t_pair
-        draw = gibbs_linear.draw(moments, layout, prior, self.streams, beta=memory.beta, t=memory.t, t_pair=memory.t_pair)
+        draw = gibbs_linear.draw(moments, layout, plan.prior, self.streams, beta=memory.beta, t=memory.t, t_pair=memory.t_pair)
         memory.beta, memory.t, memory.t_pair, memory.draw = draw.beta, draw.t, draw.t_pair, draw
         self.repaired[target.name] += int(draw.repaired.sum())
         return draw
@@ -445,18 +457,17 @@ class _Engine:
     def _by_kind(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
         if target.kind == "normal":
             y = np.repeat(target.values[None], self.m, axis=0)
-            prior = Prior(np.zeros(len(target.predictors)), site=target.site_prior)
             if memory.spread is None:
-                memory.spread = SpreadState.start(predictors, y, prior, self.streams)
+                memory.spread = SpreadState.start(predictors, y, plan.prior, self.streams)
             state = memory.spread
-            self.repaired[target.name] += int(gibbs_spread.cycle(state, predictors, y, prior, self.streams).sum())
+            self.repaired[target.name] += int(gibbs_spread.cycle(state, predictors, y, plan.prior, self.streams).sum())
             eta = predictors.linear_absent(state.beta, state.u)
             assert predictors.sites is not None
             return self._noise(target, eta, 1 / np.take(state.weight, predictors.sites.absent, axis=1))
         if target.kind == "pmm":
             assert plan.scores is not None
             moments = predictors.moments(np.repeat(plan.scores[None], self.m, axis=0))
-            draw = self._linear(target, memory, moments, predictors.layout)
+            draw = self._linear(target, plan, memory, moments, predictors.layout)
             observed = predictors.linear(draw.beta, draw.u)
             absent = predictors.linear_absent(draw.beta, draw.u)
             return target.values[gibbs_donors.donors(observed, absent, self.streams.uniform(absent.shape[1]))]
@@ -465,18 +476,19 @@ class _Engine:
             return self._nested(target, plan, memory, predictors)
         if not memory.probits:
             memory.probits = [ProbitState.start(self.m, codes, target.levels)]
-        return self._probit(target, memory.probits[0], predictors, codes, target.levels, plan.step).astype(float)
+        return self._probit(target, plan, memory.probits[0], predictors, codes, target.levels, plan.step).astype(float)
 
-    def _probit(self, target: Target, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None) -> Ints:
-        self._cycle(target, state, predictors, codes, levels, step)
+    def _probit(
+        self, target: Target, plan: _Plan, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None
+    ) -> Ints:
+        self._cycle(target, plan, state, predictors, codes, levels, step)
         return gibbs_latent.impute(state, predictors, levels, self.streams)
 
-    def _cycle(self, target: Target, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None) -> None:
-        precision = np.full(len(predictors.columns), PROBIT_SD**-2)
-        precision[0] = PROBIT_INTERCEPT_SD**-2
-        prior = Prior(precision, site=target.site_prior, t_max=gibbs_latent.T_MAX)
+    def _cycle(
+        self, target: Target, plan: _Plan, state: ProbitState, predictors: Predictors, codes: Ints, levels: int, step: Array | None
+    ) -> None:
         for _ in range(FIRST if state.beta is None else INNER):
-            repaired = gibbs_latent.cycle(state, predictors, codes, levels, prior, self.streams, step=step)
+            repaired = gibbs_latent.cycle(state, predictors, codes, levels, plan.prior, self.streams, step=step)
             self.repaired[target.name] += int(repaired.sum())
 
     def _nested(self, target: Target, plan: _Plan, memory: _Memory, predictors: Predictors) -> Array:
@@ -485,9 +497,10 @@ class _Engine:
             memory.probits = [ProbitState.start(self.m, nest.codes, 2) for nest in plan.nests]
         drawn = np.full((self.m, len(target.missing)), float(plan.rest))
         undecided = np.ones(drawn.shape, dtype=bool)
-        for nest, state in zip(plan.nests, memory.probits, strict=True):
-            predictors = nest.narrow(predictors)
-            hit = self._probit(target, state, predictors, nest.codes, 2, None).astype(bool) & undecided
+        for k, (nest, state) in enumerate(zip(plan.nests, memory.probits, strict=True)):
+            if k:
+                predictors = self._reduce(plan.fits[k], "next")[1] if plan.fits else _narrowed(predictors, nest)
+            hit = self._probit(target, plan, state, predictors, nest.codes, 2, None).astype(bool) & undecided
             drawn[hit] = nest.category
             undecided &= ~hit
         return drawn
@@ -495,26 +508,78 @@ class _Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Nest:
-    """One binary step of a nominal variable: which rows of the step before take part, and whether each is the category."""
+    """One binary step of a nominal variable: which units take part, and whether each is the category."""
 
     category: int
-    keep: Ints  # positions among the rows of the step before
-    drop: Ints  # those decided there
-    drop_passes: tuple[tuple[Ints, Ints], ...]
+    units: Ints  # rows, or sites
     codes: Ints
-    sites: SiteRows | None
 
-    def narrow(self, p: Predictors) -> Predictors:
-        """The regression without the rows decided before: few, because the rarest category goes first."""
-        if not len(self.drop):
-            return p
-        gone = np.take(np.take(p.used, self.drop, axis=1), p.columns, axis=2)
-        site_x = p.site_x
-        if site_x is not None:
-            site_x = site_x.copy()
-            for there, rows in self.drop_passes:
-                site_x[:, there] -= gone[:, rows]
-        return Predictors(np.take(p.used, self.keep, axis=1), p.absent, p.columns, p.gram - gone.swapaxes(1, 2) @ gone, site_x, self.sites)
+
+def _narrowed(p: Predictors, nest: _Nest) -> Predictors:
+    """A site-level regression over fewer sites."""
+    used = np.take(p.z, nest.units, axis=1)
+    return replace(p, used=nest.units, cross=used.swapaxes(1, 2) @ used)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Rows and columns of one person-level regression.
+
+    Sites (innermost clusters) are put in an order of its own, in which `sites` has its codes.
+    """
+
+    used: Ints  # (r,) rows
+    out: Ints  # (e,) rows left out: the first one of every site that has any, then the second ones, and so on
+    slices: tuple[int, ...]  # how many sites have a first one, a second one, ...: always the first sites
+    starts: Ints | None  # with many a site instead: `out` lies by site, and starts there
+    absent: Ints  # (q,) places of the rows to impute among `out`; none where no row is left out
+    order: Ints  # (J,) sites, those with most rows left out first
+    code: Ints  # (n,) place of each row's site there
+    narrow: Ints | None  # (w,) columns taken out of Z; None: all
+    square: Ints  # (w^2,) places of their cross-products in the flat Z'Z
+    places: Ints  # (p,) predictors in Z
+    columns: Columns  # the same and the outcome among the w
+    sites: SiteRows
+
+    @classmethod
+    def of(cls, used: Ints, target: Target, problem: Problem, J: int) -> _Fit:
+        n, P = problem.z.shape
+        site, outer = problem.clusters()
+        left = np.ones(n, dtype=bool)
+        left[used] = False
+        out = np.flatnonzero(left)
+        count = np.bincount(site[out], minlength=J)
+        order = np.argsort(-count, kind="stable")
+        rank = np.empty(J, dtype=np.intp)
+        rank[order] = np.arange(J)
+        code = rank[site]
+        turn = np.arange(len(out)) - np.searchsorted(site[out], site[out])
+        deep = count.max() > _SLICES
+        out = out[np.lexsort((turn, code[out]) if deep else (code[out], turn))]
+        slices = tuple(int((count > k).sum()) for k in range(0 if deep else count.max()))
+        starts = (np.cumsum(count[order]) - count[order])[count[order] > 0] if deep else None
+        place = np.full(n, -1)
+        place[out] = np.arange(len(out))
+        own = target.kind == "normal" and not target.heteroscedastic
+        outcome = int(target.columns[0]) if own else P
+        narrow = np.append(target.predictors, outcome)
+        p, width = len(target.predictors), P + 1
+        columns = Columns.of(target.predictors, outcome, width)
+        wide = width > _NARROW * len(narrow)
+        return cls(
+            used=used,
+            out=out,
+            slices=slices,
+            starts=starts,
+            absent=place[target.missing] if len(out) else np.arange(0),
+            order=order,
+            code=code,
+            narrow=narrow if wide else None,
+            square=(narrow[:, None] * width + narrow).ravel(),
+            places=target.predictors,
+            columns=Columns.of(np.arange(p), p, p + 1) if wide else columns,
+            sites=SiteRows.of(code[used], code[target.missing], J, None if outer is None else outer[order]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,10 +587,10 @@ class _Plan:
     """What a target's visits need and never changes."""
 
     rows: Ints  # rows written
-    source: Ints  # for a site-level target, which missing site each row belongs to
-    sites: SiteRows | None
-    absent_passes: tuple[tuple[Ints, Ints], ...]
-    gram_at: Ints  # (p * p,) places of the predictors' cross-products in the flat (P, P)
+    source: Ints  # which of the missing units each belongs to
+    fits: tuple[_Fit, ...]  # person level: of the whole, or of every step of a nominal variable
+    columns: Columns  # site level
+    prior: Prior
     scores: Array | None
     step: Array | None
     nests: tuple[_Nest, ...]
@@ -533,54 +598,46 @@ class _Plan:
 
     @classmethod
     def of(cls, target: Target, problem: Problem, J: int) -> _Plan:
-        site, P = problem.site, problem.z.shape[1]
-        cluster, outer = problem.clusters()
-        sites: SiteRows | None = None
-        passes: tuple[tuple[Ints, Ints], ...] = ()
-        if target.site_level:
-            rows, source = _rows_of(target.missing, site)
-        else:
-            rows, source = target.missing, np.arange(len(target.missing))
-            used = cluster if target.given_outcome else cluster[target.observed]
-            sites = SiteRows.of(used, cluster[target.missing], J, outer)
-            passes = _passes(sites.absent)
+        n, P = problem.z.shape
         step = scores = None
         nests: list[_Nest] = []
         rest = 0
+        precision = np.zeros(len(target.predictors))
+        t_max = gibbs_linear.T_MAX
         if target.kind == "pmm":
             scores = gibbs_donors.normal_scores(target.values)
         if target.levels:
             codes = target.values.astype(np.intp)
+            precision[:] = PROBIT_SD**-2
+            precision[0] = PROBIT_INTERCEPT_SD**-2
+            t_max = gibbs_latent.T_MAX
             if target.kind == "ordinal" and target.levels > 2:
                 step = gibbs_latent.cut_proposal(codes, target.levels)
             elif target.kind == "nominal":
-                nests, rest = _nests(codes, target.levels, sites, J, outer)
-        gram_at = (target.predictors[:, None] * P + target.predictors).ravel()
-        return cls(rows, source, sites, passes, gram_at, scores, step, tuple(nests), rest)
+                nests, rest = _nests(codes, target.observed, target.levels)
+        if target.site_level:
+            fits = []
+            rows, source = _rows_of(target.missing, problem.site)
+        else:
+            everyone = np.arange(n) if target.given_outcome else target.observed
+            fits = [_Fit.of(units, target, problem, J) for units in ([nest.units for nest in nests] or [everyone])]
+            rows, source = target.missing, np.arange(len(target.missing))
+            if not target.given_outcome and len(rows):
+                rows, source = fits[0].out, np.argsort(fits[0].absent)
+        columns = Columns.of(target.predictors, P, P + 1)
+        prior = Prior(precision, site=target.site_prior, t_max=t_max)
+        return cls(rows, source, tuple(fits), columns, prior, scores, step, tuple(nests), rest)
 
 
-def _nests(codes: Ints, levels: int, sites: SiteRows | None, J: int, pair: Ints | None) -> tuple[list[_Nest], int]:
-    """The steps of a nominal variable, the rarest category first: the later steps keep as many rows as they can."""
+def _nests(codes: Ints, units: Ints, levels: int) -> tuple[list[_Nest], int]:
+    """The steps of a nominal variable, the rarest category first: the later steps keep as many units as they can."""
     order = np.argsort(np.bincount(codes, minlength=levels), kind="stable")
-    left, hit = np.arange(len(codes)), np.zeros(len(codes), dtype=np.intp)
     nests = []
     for category in order[:-1]:
-        keep, drop = np.flatnonzero(hit == 0), np.flatnonzero(hit)
-        decided = left[drop]
-        left = left[keep]
-        hit = (codes[left] == category).astype(np.intp)
-        rows = None if sites is None else SiteRows.of(sites.used[left], sites.absent, J, pair)
-        nests.append(_Nest(int(category), keep, drop, () if sites is None else _passes(sites.used[decided]), hit, rows))
+        hit = codes == category
+        nests.append(_Nest(int(category), units, hit.astype(np.intp)))
+        codes, units = codes[~hit], units[~hit]
     return nests, int(order[-1])
-
-
-def _passes(site: Ints) -> tuple[tuple[Ints, Ints], ...]:
-    """Rows of an ascending site array as the first of each site, the second, ...: sums over small sites in few array operations."""
-    if not len(site):
-        return ()
-    _, start, many = np.unique(site, return_index=True, return_counts=True)
-    place = np.arange(len(site)) - np.repeat(start, many)
-    return tuple((site[place == k], np.flatnonzero(place == k)) for k in range(int(many.max())))
 
 
 def _rows_of(sites: Ints, site: Ints) -> tuple[Ints, Ints]:

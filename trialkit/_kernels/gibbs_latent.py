@@ -6,14 +6,14 @@ observed categories inform its intercept: imputing from the marginal N(0, psi) w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels import gibbs_linear, truncated
-from trialkit._kernels.gibbs_linear import LatentScale, Layout, Moments, Prior
+from trialkit._kernels.gibbs_linear import Columns, LatentScale, Layout, Moments, Prior, Workspace, totals
 from trialkit._kernels.gibbs_streams import Streams
 
 Array = NDArray[np.float64]
@@ -27,63 +27,62 @@ CUT_SD = 5.0  # in units of the latent's residual: no information, but a proper 
 class SiteRows:
     """Where the rows of one regression lie."""
 
-    used: Ints  # (r,) site of each used row, ascending
-    absent: Ints  # (q,) site of each row to impute
-    start: Ints  # first used row of each site that has one
-    present: Ints  # those sites
-    layout: Layout
+    used: Ints  # (r,) code of the site of each used row
+    absent: Ints  # (q,) code of the site of each row to impute
+    layout: Layout  # of the sites in the order of their codes
 
     @classmethod
     def of(cls, used: Ints, absent: Ints, sites: int, pair: Ints | None = None) -> SiteRows:
         """From the site codes 0..sites-1 of the used and the absent rows, and the sites' pairs if these have an intercept."""
-        present, start = np.unique(used, return_index=True)
-        layout = Layout.of(np.bincount(used, minlength=sites), pair)
-        return cls(used, absent, start.astype(np.intp), present.astype(np.intp), layout)
+        return cls(used, absent, Layout.of(np.bincount(used, minlength=sites), pair))
 
 
 @dataclass(frozen=True, slots=True)
 class Predictors:
-    """The regression of one visit.
+    """The regression of one visit, for outcomes that no column of it holds: they are laid in the last column of `cross` and `site`.
 
-    `used` (m, r, P) may hold more columns than the regression takes; `columns` (p,) says which. `absent` (m, q, p) holds those alone.
+    Rows are multiplied where they lie: a copy of the used ones would cost more than the product over all.
     """
 
-    used: Array
-    absent: Array
-    columns: Ints
-    gram: Array  # (m, p, p) of the used rows
-    site_x: Array | None  # (m, J, p), None without a site intercept
+    z: Array  # (m, n, P)
+    used: Ints  # (r,) rows the regression is over
+    places: Ints  # (p,) its predictors among the P columns
+    out: Array  # (m, e, w) other rows, those to impute among them
+    absent: Ints  # (q,) places of the rows to impute among those
+    cross: Array  # (m, w, w) cross-products of the used rows, the last column free
+    site: Array | None  # (m, J, w) their site sums likewise, None without a site intercept
+    columns: Columns  # the predictors among the w columns of the three
     sites: SiteRows | None
+    work: Workspace = field(default_factory=Workspace)
 
     @property
     def layout(self) -> Layout | None:
         """How the used rows lie in sites."""
         return None if self.sites is None else self.sites.layout
 
-    def spread(self, beta: Array) -> Array:
-        """Coefficients (m, p) at their places among all P columns."""
-        full = np.zeros((len(beta), self.used.shape[2]))
-        full[:, self.columns] = beta
-        return full
-
     def linear(self, beta: Array, u: Array | None) -> Array:
         """x'beta + u of the used rows (m, r)."""
-        eta = (self.used @ self.spread(beta)[:, :, None])[:, :, 0]
+        full = np.zeros((len(beta), self.z.shape[2]))
+        full[:, self.places] = beta
+        eta = np.take((self.z @ full[:, :, None])[:, :, 0], self.used, axis=1)
         return eta if u is None or self.sites is None else np.asarray(eta + np.take(u, self.sites.used, axis=1))
 
     def linear_absent(self, beta: Array, u: Array | None) -> Array:
         """x'beta + u of the rows to impute (m, q)."""
-        eta = (self.absent @ beta[:, :, None])[:, :, 0]
+        eta = np.take((self.out @ self.columns.spread(beta)[:, :, None])[:, :, 0], self.absent, axis=1)
         return eta if u is None or self.sites is None else np.asarray(eta + np.take(u, self.sites.absent, axis=1))
 
-    def moments(self, z: Array) -> Moments:
-        """Sufficient statistics with the outcome z (m, r)."""
-        xy = np.take((z[:, None, :] @ self.used)[:, 0], self.columns, axis=1)
-        site_y = None
-        if self.site_x is not None and self.sites is not None:
-            site_y = np.zeros(self.site_x.shape[:2])
-            site_y[:, self.sites.present] = np.add.reduceat(z, self.sites.start, axis=1)
-        return Moments(self.gram, xy, (z**2).sum(axis=1), z.shape[1], self.site_x, site_y)
+    def moments(self, y: Array) -> Moments:
+        """Sufficient statistics with the outcome y (m, r); those of the outcome before are overwritten."""
+        everywhere = np.zeros(self.z.shape[:2])
+        everywhere[:, self.used] = y
+        last = self.columns.outcome
+        xy = np.take((everywhere[:, None, :] @ self.z)[:, 0], self.places, axis=1)
+        self.cross[:, self.columns.predictors, last] = self.cross[:, last, self.columns.predictors] = xy
+        self.cross[:, last, last] = (y**2).sum(axis=1)
+        if self.site is not None and self.sites is not None:
+            self.site[:, :, last] = totals(y, self.sites.used, self.site.shape[1])
+        return Moments(self.cross, self.site, y.shape[1], self.columns, self.work)
 
 
 @dataclass(slots=True)

@@ -18,11 +18,13 @@ has units, so y and 10 y give the same answer. An inverse-Wishart prior with uni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import blas
 
 from trialkit._kernels.gibbs_streams import Streams
 
@@ -31,6 +33,8 @@ Ints = NDArray[np.intp]
 
 # phi = t / (1 - t); t up to .99 is an ICC up to .9999
 T_MAX = 0.99
+# cells of the grid on t that proposes a ratio without pairs: a fraction of the density's width, which shrinks with the root of the sites
+_GRID, _GRID_LEAST, _GRID_MOST = 10, 96, 2048
 _COARSE = np.linspace(0.0, 1.0, 25)
 _CELLS = 32
 # share of proposals drawn flat over the whole range, which makes the histogram proposal exact in its tails too
@@ -43,20 +47,56 @@ class Layout:
     """How the used rows lie in sites; sites of one size share one term of the determinant."""
 
     count: Array  # (J,)  used rows a site, 0 allowed
-    by_size: Ints  # sites with a used row, ordered by size
-    size_start: Ints  # where each distinct size starts in `by_size`
-    size: Array  # (S,)  the distinct sizes
+    size: Array  # (S,)  the distinct sizes, of sites with a used row
     sites_of_size: Array  # (S,)
+    size_of_site: Ints  # (J,)  place of each site's size, S where it has no used row
     pairs: Pairs | None = None
+    grids: dict[tuple[float, str | float], Grid] = field(default_factory=dict)
 
     @classmethod
     def of(cls, count: NDArray[np.integer], pair: Ints | None = None) -> Layout:
         """From the number of used rows in each site (J,), and the pair of each site (J,), codes 0..Q-1, if pairs have an intercept."""
-        order = np.argsort(count, kind="stable")
-        order = order[count[order] > 0]
-        size, start, many = np.unique(count[order], return_index=True, return_counts=True)
-        pairs = None if pair is None else Pairs.of(pair)
-        return cls(count.astype(float), order, start.astype(np.intp), size.astype(float), many.astype(float), pairs)
+        size, many = np.unique(count[count > 0], return_counts=True)
+        place = np.where(count > 0, np.searchsorted(size, count), len(size))
+        return cls(count.astype(float), size.astype(float), many.astype(float), place, None if pair is None else Pairs.of(pair))
+
+    def by_size(self, of_sites: Array) -> Array:
+        """Sums over the sites of each distinct size: (m, J) to (m, S)."""
+        return totals(of_sites, self.size_of_site, len(self.size) + 1)[:, :-1]
+
+    def grid(self, prior: Prior) -> Grid:
+        """What the density of t on a grid takes, made once."""
+        key = (prior.t_max, prior.site)
+        if key not in self.grids:
+            self.grids[key] = Grid.of(self, prior)
+        return self.grids[key]
+
+
+def totals(values: Array, code: Ints, codes: int) -> Array:
+    """Sums (m, codes) of the values (m, r) of one code 0..codes-1."""
+    m = len(values)
+    place = np.arange(0, m * codes, codes)[:, None] + code
+    return np.asarray(np.bincount(place.ravel(), values.ravel(), m * codes).reshape(m, codes), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells of t over its whole range, with the parts of its log density there that no chain changes."""
+
+    width: float
+    weight: Array  # (S, G)  phi^2 / (1 + phi^2 size): what a sum of squares between sites of one size takes off
+    constant: Array  # (G,)  the determinant's and the prior's part
+
+    @classmethod
+    def of(cls, layout: Layout, prior: Prior) -> Grid:
+        """For sites without pairs."""
+        sites = layout.sites_of_size.sum()
+        cells = int(np.clip(_GRID * np.sqrt(sites), _GRID_LEAST, _GRID_MOST))
+        t = prior.t_max * (np.arange(cells) + 0.5) / cells
+        phi = t / (1 - t)
+        inflation = 1 + phi**2 * layout.size[:, None]
+        determinant = (np.log(inflation) * layout.sites_of_size[:, None]).sum(axis=0)
+        return cls(prior.t_max / cells, phi**2 / inflation, _log_prior(prior, phi) - 0.5 * determinant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +135,64 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """Sufficient statistics of r rows."""
+class Columns:
+    """Which of w columns are the predictors, and which one the outcome."""
 
-    gram: Array  # (m, p, p)  X'X
-    xy: Array  # (m, p)
-    yy: Array  # (m,)
+    predictors: Ints  # (p,)
+    outcome: int
+    width: int
+    square: Ints  # ((p + 1)^2,)  places of [predictors, outcome]^2 in the flat (w, w)
+
+    @classmethod
+    def of(cls, predictors: Ints, outcome: int, width: int) -> Columns:
+        """The others of the `width` columns take no part."""
+        both = np.append(predictors, outcome)
+        return cls(predictors, outcome, width, (both[:, None] * width + both).ravel())
+
+    def spread(self, beta: Array) -> Array:
+        """Coefficients (m, p) at their places among all columns (m, w)."""
+        full = np.zeros((len(beta), self.width))
+        full[:, self.predictors] = beta
+        return full
+
+    def residual(self, beta: Array, scale: Array | float = 1.0) -> Array:
+        """What the columns are multiplied by to give scale y - x'beta, (m, w)."""
+        full = np.zeros((len(beta), self.width))
+        full[:, self.predictors] = -beta
+        full[:, self.outcome] = scale
+        return full
+
+
+class Workspace:
+    """Arrays used again at every visit: to allocate and clear them anew costs as much as what is written there."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Array] = {}
+
+    def array(self, name: str, *shape: int) -> Array:
+        """An array of this shape, holding anything; it is overwritten when the name is asked for again."""
+        count = math.prod(shape)
+        if name not in self._kept or len(self._kept[name]) < count:
+            self._kept[name] = np.empty(count)
+        return self._kept[name][:count].reshape(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sufficient statistics of r rows of w columns, of which some are the predictors and one is the outcome."""
+
+    cross: Array  # (m, w, w)  cross-products
+    site: Array | None  # (m, J, w)  site sums
     rows: int
-    site_x: Array | None  # (m, J, p)  site sums
-    site_y: Array | None  # (m, J)
+    columns: Columns
+    work: Workspace = field(default_factory=Workspace)
+
+    @property
+    def yy(self) -> Array:
+        """Sum of squares of the outcome (m,)."""
+        return self.cross[:, self.columns.outcome, self.columns.outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +235,8 @@ def draw(
 
     With `latent` the outcome is a latent variable of residual variance 1, and its scale is moved too.
     """
-    m = len(moments.xy)
-    if layout is None or moments.site_x is None or moments.site_y is None:
+    m = len(moments.cross)
+    if layout is None or moments.site is None:
         return _regress(moments, None, prior, streams, np.zeros(m), None, latent)
     if layout.pairs is None:
         t_pair = None
@@ -178,101 +267,106 @@ def _regress(
     t_pair: Array | None,
     latent: LatentScale | None,
 ) -> LinearDraw:
-    m, p = moments.xy.shape
-    gram, xy, yy = moments.gram, moments.xy, moments.yy
+    columns, cross, site = moments.columns, moments.cross, moments.site
+    m, p = len(cross), len(columns.predictors)
+    sites = outer_kinds = 0
     shrink = shrink_pair = kept = None
-    if layout is not None and moments.site_x is not None and moments.site_y is not None:
-        theta = _square(t)
-        shrink = theta[:, None] / (1 + theta[:, None] * layout.count)
-        gram, xy, yy = _less((gram, xy, yy), moments.site_x, moments.site_y, shrink)
+    if layout is not None and site is not None:
+        sites = len(layout.count)
+        theta = _square(t)[:, None]
+        inflation = 1 + theta * layout.count
+        shrink = theta / inflation
+        cross = _less(cross, site, shrink, moments.work)
         if layout.pairs is not None and t_pair is not None:
-            kept = 1 / (1 + theta[:, None] * layout.count)
+            outer_kinds = len(layout.pairs.start)
+            kept = 1 / inflation
             theta_pair = _square(t_pair)
             shrink_pair = theta_pair[:, None] / (1 + theta_pair[:, None] * layout.pairs.total(kept * layout.count, 1))
-            pair_x = layout.pairs.total(moments.site_x * kept[:, :, None], 1)
-            pair_y = layout.pairs.total(moments.site_y * kept, 1)
-            gram, xy, yy = _less((gram, xy, yy), pair_x, pair_y, shrink_pair)
+            cross = _less(cross, layout.pairs.total(site * kept[:, :, None], 1), shrink_pair, Workspace())
     # the factor of the bordered matrix holds the forward solve and the residual sum of squares in its last row;
     # the corner is doubled so that a perfect fit leaves it positive definite
-    yy = np.maximum(yy, 1e-14 * moments.yy) + prior.df * prior.scale
-    bordered = np.empty((m, p + 1, p + 1))
-    bordered[:, :p, :p] = gram
-    bordered[:, np.arange(p), np.arange(p)] += prior.precision
-    bordered[:, p, :p] = xy
-    bordered[:, :p, p] = xy
-    bordered[:, p, p] = 2 * yy + 1e-100
-    factor, repaired = cholesky(bordered)
+    bordered = np.take(cross.reshape(m, -1), columns.square, axis=1)
+    yy = np.maximum(bordered[:, -1], 1e-14 * moments.yy) + prior.df * prior.scale
+    bordered[:, : -1 : p + 2] += prior.precision
+    bordered[:, -1] = 2 * yy + 1e-100
+    factor, repaired = cholesky(bordered.reshape(m, p + 1, p + 1))
     residual = np.maximum(factor[:, p, p] ** 2 - yy, 1e-14 * yy + 1e-100)
     scale = np.ones(m)
     if latent is None:
         s2 = residual / streams.chi2(residual_df(prior, moments.rows, p, intercepts=(shrink is not None) + (shrink_pair is not None)))
     else:
         s2 = np.ones(m)
-        flat = p - np.count_nonzero(prior.precision)
+        flat = p - int(np.count_nonzero(prior.precision))
         scale = np.sqrt(streams.chi2(moments.rows - flat + latent.cuts) / (residual + latent.penalty))
-    s = np.sqrt(s2)
-    beta = back_substitute(factor[:, :p, :p], scale[:, None] * factor[:, p, :p] + s[:, None] * streams.normal(p))
-    if shrink is None or moments.site_x is None or moments.site_y is None:
+    noise = np.sqrt(s2)[:, None] * streams.normal(p + sites + outer_kinds)
+    # the last row is part of the system, with 0 on its right: what it solves for is 0
+    right = np.zeros((m, p + 1))
+    right[:, :p] = scale[:, None] * factor[:, p, :p] + noise[:, :p]
+    beta = back_substitute(factor, right)[:, :p]
+    if shrink is None or site is None:
         return LinearDraw(beta, s2, np.zeros(m), None, None, scale, repaired)
-    remainder = scale[:, None] * moments.site_y - (moments.site_x @ beta[:, :, None])[:, :, 0]
+    remainder = (site @ columns.residual(beta, scale)[:, :, None])[:, :, 0]
     outer: Array | float = 0.0
     if shrink_pair is not None and kept is not None and layout is not None and layout.pairs is not None:
-        total = layout.pairs.total(remainder * kept, 1)
-        v = shrink_pair * total + s[:, None] * np.sqrt(shrink_pair) * streams.normal(total.shape[1])
+        v = shrink_pair * layout.pairs.total(remainder * kept, 1) + np.sqrt(shrink_pair) * noise[:, p + sites :]
         outer = np.take(v, layout.pairs.of_site, axis=1)
         remainder = remainder - layout.count * outer
-    u = shrink * remainder + s[:, None] * np.sqrt(shrink) * streams.normal(shrink.shape[1])
+    u = shrink * remainder + np.sqrt(shrink) * noise[:, p : p + sites]
     return LinearDraw(beta, s2, t, u + outer, t_pair, scale, repaired)
 
 
-def _less(moments: tuple[Array, Array, Array], x: Array, y: Array, shrink: Array) -> tuple[Array, Array, Array]:
-    """X'X, X'y, y'y with the intercepts of clusters whose sums are x (m, J, p), y (m, J) integrated out."""
-    root = np.sqrt(shrink)
-    x = x * root[:, :, None]
-    y = y * root
-    gram, xy, yy = moments
-    return gram - x.swapaxes(1, 2) @ x, xy - (y[:, None, :] @ x)[:, 0], yy - (y**2).sum(axis=1)
+def _less(cross: Array, sums: Array, shrink: Array, work: Workspace) -> Array:
+    """Cross-products with the intercepts of clusters whose sums are (m, J, w) integrated out."""
+    x = np.multiply(sums, np.sqrt(shrink)[:, :, None], out=work.array("scaled", *sums.shape))
+    out = np.matmul(x.swapaxes(1, 2), x, out=work.array("collapsed", *cross.shape))
+    return np.subtract(cross, out, out=out)
+
+
+def _log_prior(prior: Prior, phi: Array) -> Array:
+    """Log density of t at phi, up to a constant."""
+    out = 2 * np.log1p(phi)  # dphi / dt
+    if not isinstance(prior.site, str):
+        out -= np.log1p((phi / prior.site) ** 2)
+    return np.asarray(out)
 
 
 def _draw_ratios(
     moments: Moments, layout: Layout, prior: Prior, streams: Streams, beta: Array, t: Array, t_pair: Array | None, sigma2: float | None
 ) -> tuple[Array, Array | None]:
     """t (and t_pair) given beta, with the intercepts (and sigma^2, unless fixed) integrated out."""
-    assert moments.site_x is not None
-    assert moments.site_y is not None
-    fitted = (moments.gram @ beta[:, :, None])[:, :, 0]
+    assert moments.site is not None
+    to_residual = moments.columns.residual(beta)
     penalty = (beta**2 * prior.precision).sum(axis=1) + prior.df * prior.scale
-    squares = np.maximum(moments.yy - 2 * (beta * moments.xy).sum(axis=1) + (beta * fitted).sum(axis=1), 1e-14 * moments.yy)
-    remainder = moments.site_y - (moments.site_x @ beta[:, :, None])[:, :, 0]
+    squares = ((to_residual[:, None, :] @ moments.cross)[:, 0] * to_residual).sum(axis=1)
+    squares = np.maximum(squares, 1e-14 * moments.yy)
+    between = (moments.site @ to_residual[:, :, None])[:, :, 0]
     kinds = 1 + (t_pair is not None)
     exponent = moments.rows + np.count_nonzero(prior.precision) + prior.df - kinds * (prior.site == "uniform")
 
-    def log_density(phi: Array, determinant: Array, form: Array) -> Array:
-        """Of t, at phi (m, G), from the log determinant and the sum of squares that the intercepts take away, less `squares`."""
+    def likelihood(form: Array) -> Array:
+        """Log likelihood less half the determinant, given the sums of squares that the intercepts take away from `squares`."""
         form = squares[:, None] - form
-        if sigma2 is None:
-            form = np.maximum(form, 1e-14 * squares[:, None] + 1e-200) + penalty[:, None]
-            out = -0.5 * determinant - 0.5 * exponent * np.log(form)
-        else:
-            out = -0.5 * determinant - 0.5 * form / sigma2
-        out += 2 * np.log1p(phi)  # dphi / dt
-        if not isinstance(prior.site, str):
-            out -= np.log1p((phi / prior.site) ** 2)
-        return np.asarray(out)
+        if sigma2 is not None:
+            return np.asarray(-0.5 / sigma2 * form)
+        form = np.maximum(form, 1e-14 * squares[:, None] + 1e-200) + penalty[:, None]
+        return np.asarray(-0.5 * exponent * np.log(form))
 
-    fine = int(layout.sites_of_size.sum() > 300)
     if layout.pairs is None or t_pair is None:
-        between = np.add.reduceat(np.take(remainder**2, layout.by_size, axis=1), layout.size_start, axis=1)
+        grid = layout.grid(prior)
+        by_size = layout.by_size(between**2)[:, None, :]
 
         def of_sites(at: Array) -> Array:
             phi = at / (1 - at)
             theta = phi**2
             inflation = 1 + theta[:, :, None] * layout.size
             determinant = (np.log(inflation) * layout.sites_of_size).sum(axis=2)
-            return log_density(phi, determinant, theta * (between[:, None, :] / inflation).sum(axis=2))
+            return np.asarray(_log_prior(prior, phi) - 0.5 * determinant + likelihood(theta * (by_size / inflation).sum(axis=2)))
 
-        return independence_step(t, of_sites, prior.t_max, streams, fine), None
+        heights = likelihood((by_size @ grid.weight)[:, 0]) + grid.constant
+        low, width = np.zeros(len(t)), np.full(len(t), grid.width)
+        return _metropolis(t, of_sites, heights, low, width, prior.t_max, streams), None
     pairs = layout.pairs
+    fine = int(layout.sites_of_size.sum() > 300)
     outer = _square(t_pair)[:, None]
 
     def of_sites_in_pairs(at: Array) -> Array:
@@ -281,21 +375,21 @@ def _draw_ratios(
         kept = 1 / (1 + theta[:, :, None] * layout.count)
         inflation = 1 + outer[:, :, None] * pairs.total(kept * layout.count, 2)
         determinant = np.log(inflation).sum(axis=2) - np.log(kept).sum(axis=2)
-        total = pairs.total(kept * remainder[:, None, :], 2)
-        form = theta * (kept * (remainder**2)[:, None, :]).sum(axis=2) + outer * (total**2 / inflation).sum(axis=2)
-        return log_density(phi, determinant, form)
+        total = pairs.total(kept * between[:, None, :], 2)
+        form = theta * (kept * (between**2)[:, None, :]).sum(axis=2) + outer * (total**2 / inflation).sum(axis=2)
+        return np.asarray(_log_prior(prior, phi) - 0.5 * determinant + likelihood(form))
 
     t = independence_step(t, of_sites_in_pairs, prior.t_max, streams, fine)
     theta = _square(t)[:, None]
     kept = 1 / (1 + theta * layout.count)
-    weight, total = pairs.total(kept * layout.count, 1), pairs.total(kept * remainder, 1)
-    inner = theta[:, 0] * (kept * remainder**2).sum(axis=1)
+    weight, total = pairs.total(kept * layout.count, 1), pairs.total(kept * between, 1)
+    inner = theta[:, 0] * (kept * between**2).sum(axis=1)
 
     def of_pairs(at: Array) -> Array:
         phi = at / (1 - at)
         inflation = 1 + (phi**2)[:, :, None] * weight[:, None, :]
         form = inner[:, None] + phi**2 * ((total**2)[:, None, :] / inflation).sum(axis=2)
-        return log_density(phi, np.log(inflation).sum(axis=2), form)
+        return np.asarray(_log_prior(prior, phi) - 0.5 * np.log(inflation).sum(axis=2) + likelihood(form))
 
     return t, independence_step(t_pair, of_pairs, prior.t_max, streams, fine)
 
@@ -311,25 +405,33 @@ def independence_step(t: Array, log_density: Callable[[Array], Array], t_max: fl
     for _ in range(fine):
         low, high = _window(low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 25), log_density)
     width = (high - low) / _CELLS
-    cells = low[:, None] + width[:, None] * (np.arange(_CELLS) + 0.5)
-    heights = log_density(cells)
-    weight = np.exp(heights - heights.max(axis=1, keepdims=True))
-    weight /= weight.sum(axis=1, keepdims=True)
-    cumulated = np.cumsum(weight, axis=1)
+    heights = log_density(low[:, None] + width[:, None] * (np.arange(_CELLS) + 0.5))
+    return _metropolis(t, log_density, heights, low, width, t_max, streams)
 
+
+def _metropolis(
+    t: Array, log_density: Callable[[Array], Array], heights: Array, low: Array, width: Array, t_max: float, streams: Streams
+) -> Array:
+    """The step itself, with a histogram of log densities (m, G), which is used up, in cells of `width` (m,) from `low` (m,) on."""
+    cells = heights.shape[1]
+    heights -= heights.max(axis=1, keepdims=True)
+    weight = np.exp(heights, out=heights)
+    cumulated = np.cumsum(weight, axis=1)
+    total = cumulated[:, -1]
     pick, place, accept = streams.uniform(3).T
     flat = pick < _DEFENSIVE
-    level = (pick - _DEFENSIVE) / (1 - _DEFENSIVE)
-    cell = np.minimum((cumulated < level[:, None]).sum(axis=1), _CELLS - 1)
-    proposal = np.where(flat, t_max * place, low + width * (cell + place))
-    both = np.stack([t, proposal], axis=1)
+    level = (pick - _DEFENSIVE) / (1 - _DEFENSIVE) * total
+    cell = np.minimum((cumulated < level[:, None]).sum(axis=1), cells - 1)
+    both = np.empty((len(t), 2))
+    both[:, 0] = t
+    both[:, 1] = np.where(flat, t_max * place, low + width * (cell + place))
     where = np.floor((both - low[:, None]) / width[:, None])
-    inside = (where >= 0) & (where < _CELLS)
-    index = np.clip(where, 0, _CELLS - 1).astype(np.intp)
-    histogram = np.where(inside, np.take_along_axis(weight, index, axis=1) / width[:, None], 0.0)
+    inside = (where >= 0) & (where < cells)
+    index = np.where(inside, where, 0).astype(np.intp)
+    histogram = weight[np.arange(len(t))[:, None], index] * inside / (total * width)[:, None]
     importance = log_density(both) - np.log((1 - _DEFENSIVE) * histogram + _DEFENSIVE / t_max)
     take = np.log(accept) < importance[:, 1] - importance[:, 0]
-    return np.where(take, proposal, t)
+    return np.where(take, both[:, 1], t)
 
 
 def _window(edges: Array, log_density: Callable[[Array], Array]) -> tuple[Array, Array]:
@@ -370,11 +472,6 @@ def cholesky(matrix: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 
 def back_substitute(lower: Array, right: Array) -> Array:
-    """Solve L' x = b for (m, p, p) and (m, p): a loop over p with the chains innermost, each chain's bits its own."""
-    # numpy has no batched triangular solve; with the chains innermost the loop beats a general solve of each
-    factor = np.ascontiguousarray(lower.transpose(1, 2, 0))
-    x = right.T.copy()
-    for i in range(len(x) - 1, -1, -1):
-        x[i] /= factor[i, i]
-        x[:i] -= factor[i, :i] * x[i]
-    return np.ascontiguousarray(x.T)
+    """Solve L' x = b for (m, p, p) and (m, p)."""
+    # numpy has no triangular solve; a call a chain costs less than a general solve, and each chain's bits are its own
+    return np.array([blas.dtrsv(one.T, b) for one, b in zip(lower, right, strict=True)]).reshape(right.shape)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels.gibbs_latent import Predictors
-from trialkit._kernels.gibbs_linear import Moments, Prior, back_substitute, cholesky, draw, independence_step
+from trialkit._kernels.gibbs_linear import Columns, Moments, Prior, back_substitute, cholesky, draw, independence_step, totals
 from trialkit._kernels.gibbs_streams import Streams
 
 Array = NDArray[np.float64]
@@ -57,26 +57,26 @@ def cycle(state: SpreadState, predictors: Predictors, y: Array, prior: Prior, st
     """One Gibbs cycle in place, given the observed y (m, r); returns which chains needed a ridge (m,)."""
     assert predictors.sites is not None
     sites, layout = predictors.sites, predictors.sites.layout
-    squares = np.zeros(state.weight.shape)
-    squares[:, sites.present] = np.add.reduceat((y - predictors.linear(state.beta, state.u)) ** 2, sites.start, axis=1)
+    J = len(layout.count)
+    squares = totals((y - predictors.linear(state.beta, state.u)) ** 2, sites.used, J)
     _draw_hierarchy(state, squares, layout.count, layout.size, layout.sites_of_size, prior, streams)
     nu, s2 = (2 / state.c**2)[:, None], np.exp(2 * state.log_s)[:, None]
     state.weight = streams.gamma((nu + layout.count) / 2) / ((nu * s2 + squares) / 2)
 
     # the regression of rows multiplied by the roots of their weights, whose residual variance is 1
     root = np.sqrt(np.take(state.weight, sites.used, axis=1))
-    x = np.take(predictors.used, predictors.columns, axis=2)
-    weighted = x * root[:, :, None]
-    gram = weighted.swapaxes(1, 2) @ weighted
-    outcome = y * root
-    xy = (outcome[:, None, :] @ weighted)[:, 0]
+    p = len(predictors.places)
+    rows = np.empty((*y.shape, p + 1))
+    rows[:, :, :p] = np.take(np.take(predictors.z, predictors.used, axis=1), predictors.places, axis=2)
+    rows[:, :, p] = y
+    rows *= root[:, :, None]
     # sums over a site of weight times row
-    assert predictors.site_x is not None
-    site_x = predictors.site_x * state.weight[:, :, None]
-    site_y = np.zeros(state.weight.shape)
-    site_y[:, sites.present] = np.add.reduceat(y, sites.start, axis=1)
-    site_y *= state.weight
-    moments = Moments(gram, xy, (outcome**2).sum(axis=1), y.shape[1], site_x, site_y)
+    assert predictors.site is not None
+    site = np.empty((len(y), J, p + 1))
+    site[:, :, :p] = np.take(predictors.site, predictors.columns.predictors, axis=2)
+    site[:, :, p] = totals(y, sites.used, J)
+    site *= state.weight[:, :, None]
+    moments = Moments(rows.swapaxes(1, 2) @ rows, site, y.shape[1], Columns.of(np.arange(p), p, p + 1))
     return _regress(state, moments, state.weight * layout.count, prior, streams)
 
 
@@ -113,10 +113,10 @@ def _draw_hierarchy(
 
 def _regress(state: SpreadState, moments: Moments, mass: Array, prior: Prior, streams: Streams) -> NDArray[np.bool_]:
     """tau, beta and u given the weights; `mass` (m, J) is the sum of a site's weights."""
-    assert moments.site_x is not None
-    assert moments.site_y is not None
+    assert moments.site is not None
+    columns, p = moments.columns, moments.columns.outcome
     s = np.exp(state.log_s)
-    squares = (moments.site_y - (moments.site_x @ state.beta[:, :, None])[:, :, 0]) ** 2
+    squares = (moments.site @ columns.residual(state.beta)[:, :, None])[:, :, 0] ** 2
 
     def of_sites(at: Array) -> Array:
         phi = at / (1 - at)
@@ -131,14 +131,16 @@ def _regress(state: SpreadState, moments: Moments, mass: Array, prior: Prior, st
     tau2 = (state.t / (1 - state.t) * s)[:, None] ** 2
     shrink = tau2 / (1 + tau2 * mass)
     root = np.sqrt(shrink)
-    site_x, site_y = moments.site_x * root[:, :, None], moments.site_y * root
-    gram = moments.gram - site_x.swapaxes(1, 2) @ site_x
-    p = gram.shape[1]
-    gram[:, np.arange(p), np.arange(p)] += prior.precision
-    factor, repaired = cholesky(gram)
-    right = moments.xy - (site_y[:, None, :] @ site_x)[:, 0]
-    solved = np.linalg.solve(factor, right[:, :, None])[:, :, 0]
-    state.beta = back_substitute(factor, solved + streams.normal(p))
-    remainder = moments.site_y - (moments.site_x @ state.beta[:, :, None])[:, :, 0]
+    scaled = moments.site * root[:, :, None]
+    cross = moments.cross - scaled.swapaxes(1, 2) @ scaled
+    # the corner is made safe: it is not needed, but with it the factor holds the forward solve in its last row
+    cross[:, range(p), range(p)] += prior.precision
+    cross[:, p, p] = 2 * np.maximum(cross[:, p, p], 1e-14 * moments.yy) + 1e-100
+    factor, repaired = cholesky(cross)
+    right = factor[:, p].copy()
+    right[:, :p] += streams.normal(p)
+    right[:, p] = 0
+    state.beta = back_substitute(factor, right)[:, :p]
+    remainder = (moments.site @ columns.residual(state.beta)[:, :, None])[:, :, 0]
     state.u = shrink * remainder + root * streams.normal(mass.shape[1])
     return repaired
