@@ -276,8 +276,8 @@ def test_perfect_prediction_stays_finite(people: pd.DataFrame) -> None:
         (lambda f: f.assign(smoker=np.where(np.arange(len(f)) == 3, "perhaps", f["smoker"])), "binary column 'smoker' holds 3 values"),
         (lambda f: f.assign(age_band=f["age_band"].replace("old", "ancient")), "not one of its levels"),
         (lambda f: f.assign(mood=f["mood"].astype(str).where(f["mood"].notna(), "n/a")), "is not a number"),
-        (lambda f: f.assign(mood=f["mood"].where(np.arange(len(f)) < 5)), "too few for a model"),
-        (lambda f: f.assign(mood=f["mood"].where(f["arm"] == "control")), "one arm only"),
+        (lambda f: f.assign(mood=f["mood"].where(f.groupby("arm").cumcount() < 4)), "too few for a model"),
+        (lambda f: f.assign(mood=f["mood"].where(f["arm"] == "control")), "observed in the arm 'control' only: all .* of 'intervention'"),
         (lambda f: f.iloc[:0], "no rows"),
     ],
 )

@@ -90,7 +90,18 @@ def test_every_section_is_there_when_its_input_is(full: Report) -> None:
     every = ("design", "allocation", "power", "flow", "baseline", "missing", "imputation", "results", "checks", "provenance")
     assert full.sections == every
     assert full.not_given == ()
-    assert [p.name for p in full.pictures] == ["love", "pairs", "site-map", "power", "flow", "missing", "forest", "cluster-means"]
+    assert [p.name for p in full.pictures] == [
+        "love",
+        "pairs",
+        "site-map",
+        "power",
+        "flow",
+        "missing",
+        "patterns",
+        "flux",
+        "forest",
+        "cluster-means",
+    ]
     assert full.html.count("<figure>") == len(full.pictures)
     assert full.path is None
 

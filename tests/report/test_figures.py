@@ -16,7 +16,7 @@ import pytest
 
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused
-from trialkit.imputation import Scenarios, TippingPoint
+from trialkit.imputation import Scenarios, TippingPoint, missing_flux, missing_patterns
 from trialkit.itt import fit_mixed
 from trialkit.report import (
     Picture,
@@ -27,12 +27,14 @@ from trialkit.report import (
     plot_caterpillar,
     plot_cluster_means,
     plot_flow,
+    plot_flux,
     plot_forest,
     plot_imputed,
     plot_imputed_sites,
     plot_love,
     plot_missing,
     plot_pairs,
+    plot_patterns,
     plot_power,
     plot_residuals,
     plot_scenarios,
@@ -109,6 +111,8 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "site-map": lambda: plot_site_map(allocation, sites, columns=("directly_operated", "annual_budget", "n_staff")),
         "power": lambda: plot_power(power_table(), planned=(60, 0.68)),
         "missing": lambda: plot_missing(missing_table(people, design)),
+        "patterns": lambda: plot_patterns(missing_patterns(people, design)),
+        "flux": lambda: plot_flux(missing_flux(people, design)),
         "cluster-means": lambda: plot_cluster_means(people, design),
         "caterpillar": lambda: plot_caterpillar(site_effects(), arms={"S01": "control"}),
         "imputed": lambda: plot_imputed(CompletedSets()),
@@ -124,7 +128,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
 
 NAMES = [
     *("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"),
-    *("tipping", "scenarios", "imputed-sites", "autocorrelation", "residuals"),
+    *("tipping", "scenarios", "imputed-sites", "autocorrelation", "residuals", "patterns", "flux"),
 ]
 
 
@@ -464,3 +468,22 @@ def test_saving(makers: dict[str, Maker], tmp_path: Path) -> None:
     picture.save(tmp_path / "power.svg", force=True)
     with pytest.raises(InputError, match=r"written as \.svg or \.png"):
         picture.save(tmp_path / "power.pdf")
+
+
+def test_patterns_and_flux_say_what_is_not_drawn(people: pd.DataFrame, design: TrialDesign) -> None:
+    found = missing_patterns(people, design)
+    picture = plot_patterns(found, most=2)
+    assert picture.data.groupby("group")["pattern"].max().max() == 2
+    # a column is drawn where somebody misses it, and the cells are the table's
+    group = next(iter(found.patterns))
+    matrix = found.patterns[group]
+    assert set(picture.data.loc[picture.data["group"] == group, "variable"]) == set(matrix.columns[matrix.any()])
+    assert found.frame.loc[found.frame["group"] == group, "missing"].tolist() == matrix.sum(axis=1).tolist()
+    flux = plot_flux(missing_flux(people, design))
+    assert flux.data.groupby("group")["outflux"].apply(lambda f: f.is_monotonic_decreasing).all()
+    with pytest.raises(InputError, match="no pattern to draw"):
+        plot_patterns(missing_flux(people, design))
+    with pytest.raises(InputError, match="not a table of flux"):
+        plot_flux(found)
+    with pytest.raises(InputError, match="most"):
+        plot_patterns(found, most=0)

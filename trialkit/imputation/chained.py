@@ -347,6 +347,7 @@ def _groups(
         why = "by the imputation model"
         require_columns(base, [v.name for v in variables], where=WHERE, why=why)
         mine = [k for k in order if kinds[k] == kind]
+        both = variables_.in_both_arms(base, variables, np.array(mine, dtype=np.intp), treated, design, kind)
         arms = (None,) if not by_arm else (0.0, 1.0)
         for a in arms:
             rows = np.array([k for k in mine if a is None or treated[k] == a], dtype=np.intp)
@@ -356,7 +357,7 @@ def _groups(
             # numpy sorts text by code point, as UTF-8 bytes do
             label = " ".join(filter(None, (kind, "" if a is None else design.arms.labels[int(a)])))
             key = (g,) if a is None else (g, int(a))
-            given = treated[rows] if a is None else None
+            given = treated[rows] if a is None and both else None
             pair = None if levels.pair is None else _pair_codes(levels.pair, rows, codes, label, events)
             third = None if levels.subcluster is None else _subcluster_codes(inner, rows, codes, str(c.subcluster), label, events)
             groups.append(_Group(label, key, rows, codes.astype(np.intp), given, variables, treated[rows], pair, third))

@@ -253,6 +253,7 @@ def _numbers(base: pd.DataFrame, rows: Ints, design: TrialDesign, rater: str | N
     arm = np.array([cell_text(v) == design.arms.intervention for v in frame[c.arm].tolist()], dtype=float)
     wanted = variables_.of_design(design, rater, bounds={}, site_level=(), items=False)
     require_columns(frame, [v.name for v in wanted], where=WHERE, why="by the imputation model")
+    variables_.in_both_arms(frame, wanted, np.arange(len(frame)), arm, design, rater or "")
     parts: list[Array] = []
     columns: list[Column | None] = []
     refused: list[str] = []

@@ -7,8 +7,8 @@ freedom.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -34,11 +34,14 @@ class Missingness(Result):
     frame : DataFrame
     title : str
     notes : tuple of str
+    patterns : mapping of group to DataFrame
+        Of `missing_patterns`: one row a pattern in the order of `frame`, one column a variable, True where it is missing.
     """
 
     frame: pd.DataFrame
     title: str
     notes: tuple[str, ...] = ()
+    patterns: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def table(self) -> Table:
         """The rows as printed: of many columns missing together the first are named."""
@@ -109,17 +112,19 @@ def missing_patterns(people: pd.DataFrame, design: TrialDesign) -> Missingness:
         As `impute`.
     """
     rows = []
+    matrices = {}
     for kind in _kinds(people, design):
         if not kind.names:
             continue
         found = np.unique(kind.missing, axis=0, return_counts=True)
         patterns, counts = found[0], found[1]
         order = sorted(range(len(counts)), key=lambda k: (-int(counts[k]), patterns[k].tolist()))
+        matrices[kind.label] = pd.DataFrame(patterns[order].astype(bool), columns=pd.Index(kind.names))
         for k in order:
             gone = [name for name, lost in zip(kind.names, patterns[k], strict=True) if lost]
             rows.append((kind.label, int(counts[k]), counts[k] / len(kind.frame), len(gone), ", ".join(gone)))
     frame = pd.DataFrame(rows, columns=["group", "people", "share", "missing", "columns"])
-    return Missingness(frame, f"Missing together: {len(frame)} patterns")
+    return Missingness(frame, f"Missing together: {len(frame)} patterns", patterns=matrices)
 
 
 def missing_drivers(people: pd.DataFrame, design: TrialDesign, *, strongest: int = 5) -> Missingness:

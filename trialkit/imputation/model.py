@@ -393,7 +393,7 @@ def _predictors(
         if not span.add(position):
             raise InputError(
                 f"{WHERE}: {column.name!r} is observed in one arm only, so the other arm's missing cells have nothing to learn from. Take "
-                "it out of the design, or impute by arm."
+                "it out of the design."
             )
     for name, at, keep in ordered:
         if len(chosen) + len(at) > limit and not (keep and forced <= limit):

@@ -172,6 +172,38 @@ def of_design(
     return list(out.values())
 
 
+def blank(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """(n,) cells that are missing, or text without a letter in it."""
+    return np.asarray(column.isna().to_numpy() | np.array([isinstance(v, str) and not v.strip() for v in column.tolist()], dtype=bool))
+
+
+def in_both_arms(
+    base: pd.DataFrame, variables: Sequence[Variable], rows: NDArray[np.intp], treated: Array, design: TrialDesign, kind: str
+) -> bool:
+    """Whether one kind of person is in both arms; then every column must have been observed in both, or in neither.
+
+    Raises
+    ------
+    InputError
+        A column was observed in one arm only.
+    """
+    people = [rows[treated[rows] == a] for a in (0.0, 1.0)]
+    if not all(len(p) for p in people):
+        return False
+    for variable in variables:
+        lost = blank(base[variable.name])
+        nobody = [bool(lost[p].all()) for p in people]
+        if nobody[0] != nobody[1]:
+            seen, other = (design.arms.labels[k] for k in (int(nobody[0]), int(nobody[1])))
+            whom = f" ({kind})" if kind else ""
+            raise InputError(
+                f"{WHERE}: {variable.name!r} is observed in the arm {seen!r} only: all {len(people[int(nobody[1])])} people of {other!r}"
+                f"{whom} miss it, and nothing says what their values would be, whether arms are imputed together or apart. If it was asked "
+                "there, mend the table. If it was not, take it out of the design, or say what it is there (sessions attended: 0)."
+            )
+    return True
+
+
 def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, whom: str) -> Column:
     """A variable's data, checked against its type.
 
@@ -183,7 +215,7 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
     """
     name = variable.name
     raw = frame[name]
-    lost = raw.isna().to_numpy() | np.array([isinstance(v, str) and not v.strip() for v in raw.tolist()])
+    lost = blank(raw)
     if lost.all():
         raise InputError(
             f"{WHERE}: the column {name!r} has no observed value{whom}, so nothing can be learned about it. Correct the column, or take it "

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from trialkit.design import Estimand, TrialDesign
-from trialkit.door import InputError, frame_digest
+from trialkit.door import InputError, cell_text, frame_digest
 from trialkit.report import words
 from trialkit.report.baseline import Baseline
 from trialkit.report.figures.canvas import Picture
@@ -301,6 +301,14 @@ def missing_section(people: pd.DataFrame, design: TrialDesign, picture: Place) -
 
     missing = missing_table(people, design)
     blocks = [_text(words.missing_paragraph(missing)), *_table(missing.layout()), picture(plot_missing(missing))]
+    from trialkit.imputation import missing_flux, missing_patterns
+    from trialkit.report.figures.patterns import plot_flux, plot_patterns
+
+    # a site that was not randomised has no arm
+    rows = people.loc[[bool(cell_text(v).strip()) for v in people[design.columns.arm].tolist()]]
+    patterns, labels = missing_patterns(rows, design), column_labels(design)
+    if any(matrix.to_numpy().any() for matrix in patterns.patterns.values()):
+        blocks += [picture(plot_patterns(patterns, labels=labels)), picture(plot_flux(missing_flux(rows, design), labels=labels))]
     return Section("missing", "Missing data", tuple(blocks))
 
 

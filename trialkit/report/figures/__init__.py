@@ -9,6 +9,7 @@ from trialkit.report.figures.forest import plot_forest
 from trialkit.report.figures.icc import plot_icc
 from trialkit.report.figures.imputed import plot_imputed, plot_imputed_sites
 from trialkit.report.figures.missing import plot_missing
+from trialkit.report.figures.patterns import plot_flux, plot_patterns
 from trialkit.report.figures.power import plot_power, plot_power_contour
 from trialkit.report.figures.residuals import plot_residuals
 from trialkit.report.figures.sensitivity import plot_scenarios, plot_tipping
@@ -23,6 +24,7 @@ __all__ = [
     "plot_caterpillar",
     "plot_cluster_means",
     "plot_flow",
+    "plot_flux",
     "plot_forest",
     "plot_icc",
     "plot_imputed",
@@ -30,6 +32,7 @@ __all__ = [
     "plot_love",
     "plot_missing",
     "plot_pairs",
+    "plot_patterns",
     "plot_power",
     "plot_power_contour",
     "plot_residuals",
