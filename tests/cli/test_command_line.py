@@ -287,6 +287,11 @@ def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert "power" in err
 
 
+@pytest.mark.parametrize(("command", "word"), [(("allocate", "plan"), "[allocation]"), (("analyse",), "[compliance]")])
+def test_brackets_of_the_design_survive_in_the_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...], word: str) -> None:
+    assert word in run(capsys, *command, "--help")[1]
+
+
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "trialkit", "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "trialkit 0.1.0\n")

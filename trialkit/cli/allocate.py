@@ -27,7 +27,7 @@ _LOG = typer.Option(..., "--log", help="The log of attempts (plan.json.log).")
 @app.command("plan")
 def plan(
     sites: Path = typer.Argument(..., help="CSV, XLSX or Parquet, one row a site."),
-    design: Path = typer.Option(..., help="The trial design (TOML) with its [allocation] block."),
+    design: Path = typer.Option(..., help="The trial design (TOML) with its \\[allocation] block."),
     output: Path = typer.Option(..., "-o", "--output", help="Where the locked plan goes (JSON)."),
     rule: str | None = typer.Option(
         None, "--seed-rule", help="Where the seed will come from: drand:ROUND, nist:TIME, reveal:COMMITMENTS.json, or words."

@@ -28,7 +28,7 @@ def analyse(
         None, help="The trial's allocation: certificate or plan (JSON), or its table with site, pair and arm; makes the randomisation test."
     ),
     per_protocol: bool = typer.Option(
-        False, "--per-protocol", help="Also analyse those who followed the protocol ([compliance] per_protocol), under that name."
+        False, "--per-protocol", help="Also analyse those who followed the protocol (\\[compliance] per_protocol), under that name."
     ),
     seed: int = typer.Option(1, help="Seed of the imputations, and of sampled assignments; recorded in the report."),
     m: int | None = typer.Option(None, help="How many imputations (default: the design's)."),
