@@ -34,6 +34,19 @@ def test_clmm_on_wine(nodes, stored):
     assert fit.log_likelihood == pytest.approx(r["logLik"], abs=1e-7)
 
 
+def test_standard_errors_at_one_node_are_those_of_laplaces_likelihood():
+    """clmm prints standard errors up to 0.6% larger at nAGQ = 1; a 30-digit Hessian and the package's own clmm2 say what is right."""
+    exact = json.loads((Path(__file__).parents[1] / "reference" / "laplace_wine.json").read_text())
+    fit = fit_ordinal("rating ~ warm + yes", data("wine"), cluster="judge", model="mixed", nodes=1, df="normal")
+    mine = np.sqrt(np.diagonal(fit.covariances["information"]))
+    assert fit.log_likelihood == pytest.approx(exact["log_likelihood"], abs=1e-12)
+    np.testing.assert_allclose(mine, exact["std_error"][:6], rtol=1e-7)
+    np.testing.assert_allclose(exact["ordinal"]["clmm2"], mine, rtol=6e-5)
+    assert np.abs(np.array(exact["ordinal"]["clmm"]) / mine - 1).max() > 5e-3
+    # and clmm's own maximum lies below ours
+    assert fit.log_likelihood > STORED["wine"]["laplace"]["logLik"]
+
+
 def test_marginal_proportional_odds_on_wine():
     r = STORED["wine"]["marginal"]
     fit = fit_ordinal("rating ~ warm + yes", data("wine"), cluster="judge", df="normal")

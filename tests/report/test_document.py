@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -267,3 +268,18 @@ def test_the_page_is_in_the_wheel() -> None:
 
     folder = resources.files("trialkit.report") / "templates"
     assert {p.name for p in folder.iterdir()} >= {"report.html.j2", "report.css"}
+
+
+def test_estimands_have_their_tables_and_picture() -> None:
+    from trialkit.itt import estimand_effects, itt
+
+    rng = np.random.default_rng(2)
+    site = np.repeat(np.arange(12), np.resize([3, 6, 9], 12))
+    people = pd.DataFrame({"person": range(len(site)), "site": site, "arm": np.where(site % 2, "intervention", "control")})
+    people["y"] = rng.normal(size=len(site))
+    design = TrialDesign.from_text('[[outcomes]]\nname = "y"\nlabel = "Well-being"\nrank = "primary"\nhas_baseline = false')
+    page = report(itt(people, design), design=design, people=people, estimands=estimand_effects(people, design))
+    assert "cluster-average" in page.html
+    assert "Does the effect go with the size of the site?" in page.html
+    assert "cluster-size" in {p.name for p in page.pictures}
+    assert "cluster-size" not in {p.name for p in report(itt(people, design), design=design, people=people).pictures}

@@ -17,7 +17,7 @@ import pytest
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, Refused
 from trialkit.imputation import Scenarios, TippingPoint, missing_flux, missing_patterns
-from trialkit.itt import fit_mixed
+from trialkit.itt import estimand_effects, fit_mixed
 from trialkit.report import (
     Picture,
     baseline_table,
@@ -26,6 +26,7 @@ from trialkit.report import (
     plot_autocorrelation,
     plot_caterpillar,
     plot_cluster_means,
+    plot_cluster_size,
     plot_flow,
     plot_flux,
     plot_forest,
@@ -101,6 +102,40 @@ def scenarios() -> Scenarios:
     return Scenarios(frame.assign(conf_low=frame["estimate"] - 0.2, conf_high=frame["estimate"] + 0.2), "y")
 
 
+SIZED = TrialDesign.from_text(
+    '[[outcomes]]\nname = "y"\nrank = "primary"\nhas_baseline = false\n[[outcomes]]\nname = "z"\nhas_baseline = false'
+)
+
+
+def size_effects() -> Any:
+    rng = np.random.default_rng(4)
+    sizes = np.resize([3, 5, 8, 13, 21], 20)
+    site = np.repeat(np.arange(20), sizes)
+    treated = site % 2
+    people = pd.DataFrame({"person": range(len(site)), "site": site, "arm": np.where(treated, "intervention", "control")})
+    people["y"] = rng.normal(size=len(site)) + treated * 0.05 * sizes[site]
+    return estimand_effects(people.assign(z=rng.normal(size=len(site))), SIZED)
+
+
+def test_cluster_size_draws_every_site_and_says_both_effects():
+    effects = size_effects()
+    picture = plot_cluster_size(effects, SIZED)
+    shown = effects.sites[effects.sites["outcome"] == "y"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(picture.data, shown)
+    by = effects.frame[(effects.frame["outcome"] == "y") & (effects.frame["analysis"].str.startswith("independence"))]
+    for what, value in zip(by["estimand"], by["estimate"], strict=True):
+        assert f"{what}: {value:.2f}" in picture.alt
+    assert len(plot_cluster_size(effects, SIZED, outcomes=("y", "z")).axes) == 2
+    # each arm's line is least squares through its sites
+    line = next(one for one in picture.ax.lines if one.get_linestyle() == "-" and len(one.get_xdata()) == 2)
+    part = shown[shown["arm"] == 1]
+    slope = np.polyfit(part["n"], part["value"], 1)[0]
+    x, y = line.get_xdata(), line.get_ydata()
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(slope)
+    with pytest.raises(InputError, match="unknown outcome"):
+        plot_cluster_size(effects, SIZED, outcomes=("w",))
+
+
 @pytest.fixture
 def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.DataFrame, allocation: Any) -> dict[str, Maker]:
     return {
@@ -114,6 +149,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
         "patterns": lambda: plot_patterns(missing_patterns(people, design)),
         "flux": lambda: plot_flux(missing_flux(people, design)),
         "cluster-means": lambda: plot_cluster_means(people, design),
+        "cluster-size": lambda: plot_cluster_size(size_effects(), SIZED),
         "caterpillar": lambda: plot_caterpillar(site_effects(), arms={"S01": "control"}),
         "imputed": lambda: plot_imputed(CompletedSets()),
         "imputed-sites": lambda: plot_imputed_sites(CompletedSets(), site="arm"),
@@ -128,7 +164,7 @@ def makers(results: Any, design: TrialDesign, people: pd.DataFrame, sites: pd.Da
 
 NAMES = [
     *("forest", "flow", "love", "pairs", "site-map", "power", "missing", "cluster-means", "caterpillar", "imputed", "trace", "zipper"),
-    *("tipping", "scenarios", "imputed-sites", "autocorrelation", "residuals", "patterns", "flux"),
+    *("tipping", "scenarios", "imputed-sites", "autocorrelation", "residuals", "patterns", "flux", "cluster-size"),
 ]
 
 

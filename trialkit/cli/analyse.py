@@ -50,7 +50,7 @@ def analyse(
     # what the work needs is loaded once the files have been read: a mistyped path is answered at once
     from trialkit.allocation.brought import Oriented
     from trialkit.imputation import impute
-    from trialkit.itt import itt
+    from trialkit.itt import estimand_effects, itt
     from trialkit.itt.beside import PER_PROTOCOL
     from trialkit.itt.people import WHERE
     from trialkit.report import report, write_tables
@@ -66,11 +66,13 @@ def analyse(
             plan=None if brought is None else Oriented(brought.plan, declared.arms.intervention),
             seed=seed,
         )
+        primary = [o.name for o in declared.outcomes if o.rank == "primary"]
+        estimands = estimand_effects(people if imputations is None else imputations, declared, outcomes=primary or None)
     if brought is not None:
         everything = replace(everything, notes=(*everything.notes, *brought.notes))
     results = everything.model
     drawn = None if brought is None else brought.allocation
-    page = report(everything, design=declared, people=people, imputations=imputations, allocation=drawn)
+    page = report(everything, design=declared, people=people, imputations=imputations, allocation=drawn, estimands=estimands)
     # everything is computed; only now is anything written
     pictures = [f"figures/{p.name}.{kind}" for p in page.pictures for kind in ("svg", "png")]
     folder = new_folder(output, ["report.html", *TABLES, *pictures], force=force)

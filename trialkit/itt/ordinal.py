@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from trialkit._kernels import agq
+from trialkit._kernels import agq, pooling
 from trialkit.door import InputError, cell_text, few, normalise, printable, unknown_word
 from trialkit.itt import gee, model_frame
 from trialkit.itt.denominator_df import counted_df
@@ -475,9 +475,12 @@ class Brant:
     estimate: Array
     std_error: Array
     statistic: float
-    df: tuple[int, int]
+    df: tuple[float, float]
     p_value: float
     left_out: int
+    covariance: Array  # (cuts, cuts)
+    counted: int  # df of one coefficient
+    tables: int = 1
 
     @property
     def words(self) -> str:
@@ -485,7 +488,9 @@ class Brant:
         lost = f" {self.left_out} cut(s) left out: an arm or a category lies on one side." if self.left_out else ""
         if math.isnan(self.p_value):
             return f"Too few clusters or cuts for a test of proportional odds.{lost}"
-        return f"Test of proportional odds: F({self.df[0]}, {self.df[1]}) = {self.statistic:.2f}, p = {self.p_value:.3f}.{lost}"
+        pooled = f", pooled over {self.tables} imputed tables by D1" if self.tables > 1 else ""
+        df2 = f"{self.df[1]:.1f}".removesuffix(".0")
+        return f"Test of proportional odds: F({self.df[0]:.0f}, {df2}) = {self.statistic:.2f}, p = {self.p_value:.3f}{pooled}.{lost}"
 
 
 def brant(x: Array, y: Codes, codes: Codes, categories: int, k: int) -> Brant:
@@ -525,12 +530,59 @@ def brant(x: Array, y: Codes, codes: Codes, categories: int, k: int) -> Brant:
         raise InputError("the odds cannot be compared between cuts: fewer than two have outcomes on both sides in every arm and category.")
     b, U = np.array(estimates), np.array(influences)  # (K,), (K, J)
     V = U @ U.T
-    C = np.diff(np.eye(len(cuts)), axis=0)
-    contrast, q = C @ b, len(cuts) - 1
     nu = int(degrees(x, codes, 1, "between-within")[k])
-    statistic, p, df2 = math.nan, math.nan, nu - q + 1
-    middle = C @ V @ C.T
-    if df2 >= 1 and np.linalg.matrix_rank(middle) == q:
-        statistic = float(contrast @ np.linalg.solve(middle, contrast)) * df2 / (nu * q)
-        p = float(stats.f.sf(statistic, q, df2))
-    return Brant(tuple(cuts), b, np.sqrt(np.diagonal(V)), statistic, (q, df2), p, categories - 1 - len(cuts))
+    statistic, df, p = _equal_odds([(b, V)], nu)
+    return Brant(tuple(cuts), b, np.sqrt(np.diagonal(V)), statistic, df, p, categories - 1 - len(cuts), V, nu)
+
+
+def _equal_odds(each: Sequence[tuple[Array, Array]], nu: float) -> tuple[float, tuple[float, float], float]:
+    """F test that the coefficients of all cuts are one, from one table (Hotelling's T squared) or several (D1 of the same F)."""
+    C = np.diff(np.eye(len(each[0][0])), axis=0)
+    q = len(C)
+    df2 = nu - q + 1.0
+    if df2 < 1 or any(np.linalg.matrix_rank(C @ V @ C.T) < q for _, V in each):
+        return math.nan, (float(q), df2), math.nan
+    # Hotelling: c'V^-1c (nu - q + 1) / (nu q) is F, so V nu / (nu - q + 1) is what a Wald F of these df has
+    contrasts = np.array([C @ b for b, _ in each])
+    spread = np.array([C @ V @ C.T for _, V in each]) * nu / df2
+    if len(each) == 1:
+        statistic = float(contrasts[0] @ np.linalg.solve(spread[0], contrasts[0])) / q
+    else:
+        pooled = pooling.d1(contrasts, spread, df2)
+        statistic, df2 = float(pooled.statistic), min(float(pooled.df2), df2)
+    return statistic, (float(q), df2), float(stats.f.sf(statistic, q, df2))
+
+
+def pooled_brant(found: Sequence[Brant]) -> Brant:
+    """The test of equal odds over imputed tables, on the cuts that every table could be fitted at.
+
+    Parameters
+    ----------
+    found : sequence of Brant
+        One a table, of the same column and categories.
+
+    Raises
+    ------
+    InputError
+        Fewer than two cuts are common to all tables.
+
+    Notes
+    -----
+    Coefficients and their joint sandwich are pooled by D1 (Li, Raghunathan & Rubin 1991; Reiter 2007 for few df), its denominator df never
+    above those of one table.
+    """
+    cuts = [cut for cut in found[0].cuts if all(cut in one.cuts for one in found)]
+    if len(cuts) < 2:
+        raise InputError("the odds cannot be compared between cuts: fewer than two could be fitted in every imputed table.")
+    each = []
+    for one in found:
+        at = [one.cuts.index(cut) for cut in cuts]
+        each.append((one.estimate[at], one.covariance[np.ix_(at, at)]))
+    nu = min(one.counted for one in found)
+    statistic, df, p = _equal_odds(each, nu)
+    estimates = np.array([b for b, _ in each])
+    total = np.mean([V for _, V in each], axis=0)
+    if len(each) > 1:
+        total = total + (1 + 1 / len(each)) * np.atleast_2d(np.cov(estimates.T))
+    lost = found[0].left_out + len(found[0].cuts) - len(cuts)
+    return Brant(tuple(cuts), estimates.mean(axis=0), np.sqrt(np.diagonal(total)), statistic, df, p, lost, total, nu, tables=len(found))

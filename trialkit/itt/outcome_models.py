@@ -398,8 +398,9 @@ def _by_likelihood(one: Prepared, plan: AnalysisPlan) -> Fits:
             raise InputError(CONSTANT)
         found = np.array(_each(one, _ordinal(codes, plan.correction, marginal=o.chosen_model == "marginal")))
         try:
-            check = ordinal.brant(one.matrices[0][:, 1:], ranks, codes, categories, 0)
-            notes = (f"{o.name}: {check.words}{' (first imputed table)' if m > 1 else ''}",)
+            cut = [ordinal.brant(x[:, 1:], g, codes, categories, 0) for x, g in zip(one.matrices, ranks, strict=True)]
+            check = cut[0] if m == 1 else ordinal.pooled_brant(cut)
+            notes = (f"{o.name}: {check.words}",)
         except InputError as error:
             notes = (f"{o.name}: {str(error).rstrip('.')}.",)
     else:
@@ -450,10 +451,10 @@ def _ordinal(codes: NDArray[np.intp], correction: str, *, marginal: bool) -> Fou
     return fit
 
 
-def _ranks(one: Prepared) -> tuple[NDArray[np.intp], int]:
-    """Categories of the first table as 0..C-1."""
-    values = np.unique(one.responses[0])
-    return np.searchsorted(values, one.responses[0]).astype(np.intp), len(values)
+def _ranks(one: Prepared) -> tuple[list[NDArray[np.intp]], int]:
+    """Categories of all tables as 0..C-1, table by table."""
+    values = np.unique(np.concatenate(one.responses))
+    return [np.searchsorted(values, y).astype(np.intp) for y in one.responses], len(values)
 
 
 # --- pooling --------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def report(
     power: Any = None,
     imputations: Any = None,
     checks: Any = None,
+    estimands: Any = None,
     title: str | None = None,
     force: bool = False,
 ) -> Report:
@@ -96,6 +97,8 @@ def report(
         What ``impute`` gave: diagnostics and events.
     checks : optional
         What ``check`` gave.
+    estimands : optional
+        What ``trialkit.itt.estimand_effects`` gave: participant-average and cluster-average effects, and the picture of size (`design`).
     title : str, optional
         By default the design's.
     force : bool
@@ -145,7 +148,7 @@ def report(
         sections.append(of.missing_section(people, design, picture))
     if imputations is not None:
         sections.append(of.imputation_section(imputations, design, picture))
-    sections.append(of.results_section(results, design, people, imputations, picture))
+    sections.append(of.results_section(results, design, people, imputations, picture, estimands=estimands))
     if checks is not None:
         sections.append(of.checks_section(checks, design, picture))
     there = tuple(s.id for s in sections)
@@ -169,13 +172,14 @@ def save_figures(
     power: Any = None,
     imputations: Any = None,
     checks: Any = None,
+    estimands: Any = None,
     force: bool = False,
 ) -> list[Path]:
     """Write every picture that the inputs allow as SVG and PNG; a `Report` in hand does it by its own ``save_figures``.
 
     Parameters
     ----------
-    results, design, people, sites, allocation, power, imputations, checks
+    results, design, people, sites, allocation, power, imputations, checks, estimands
         As in `report`.
     folder : path
         Made if it does not exist.
@@ -192,7 +196,15 @@ def save_figures(
         One of the files exists and `force` is False; then none is written.
     """
     made = report(
-        results, design=design, people=people, sites=sites, allocation=allocation, power=power, imputations=imputations, checks=checks
+        results,
+        design=design,
+        people=people,
+        sites=sites,
+        allocation=allocation,
+        power=power,
+        imputations=imputations,
+        checks=checks,
+        estimands=estimands,
     )
     return made.save_figures(folder, force=force)
 

@@ -341,7 +341,9 @@ def imputation_section(imputations: Any, design: TrialDesign | None, picture: Pl
 _NO_EVENT = "No event: nothing was dropped or altered."
 
 
-def results_section(results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Place) -> Section:
+def results_section(
+    results: Any, design: TrialDesign | None, people: Any, imputations: Any, picture: Place, *, estimands: Any = None
+) -> Section:
     """Table 2, the forest plot, the raw site means, and how it was done."""
     from trialkit.report.figures.forest import forest_scales, plot_forest
 
@@ -357,6 +359,8 @@ def results_section(results: Any, design: TrialDesign | None, people: Any, imput
         blocks.append(picture(plot_forest(results, design, people=people, scale=scale)))
     blocks += _measures(results, design)
     blocks += _beside(results, design)
+    if estimands is not None:
+        blocks += _estimands(estimands, design, picture)
     if people is not None and design is not None and any(o.rank == "primary" for o in design.outcomes):
         from trialkit.report.figures.sites import plot_cluster_means
 
@@ -377,6 +381,18 @@ def _measures(results: Any, design: TrialDesign | None) -> list[Block]:
     title = "Absolute and relative effects of the same models"
     notes = ("Risks, rates and means are standardised over the people analysed. Of a ratio std_error is that of its logarithm.",)
     return _table(frame_layout(_labelled(several.reset_index(drop=True), design), title, notes))
+
+
+def _estimands(estimands: Any, design: TrialDesign | None, picture: Place) -> list[Block]:
+    """Participant-average and cluster-average effects, whether they differ, and the sites behind that."""
+    from trialkit.report.figures.cluster_size import plot_cluster_size
+
+    columns = ["outcome", "estimand", "analysis", "estimate", "std_error", "df", "p_value", "conf_low", "conf_high", "n", "clusters"]
+    blocks = _table(frame_layout(_labelled(estimands.frame[columns], design), str(estimands.title), tuple(estimands.notes)))
+    blocks += _table(frame_layout(_labelled(estimands.informative, design), "Does the effect go with the size of the site?", ()))
+    if design is not None and len(estimands.sites):
+        blocks.append(picture(plot_cluster_size(estimands, design)))
+    return blocks
 
 
 def _beside(results: Any, design: TrialDesign | None) -> list[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trialkit.report.figures.balance import plot_love, plot_pairs
 from trialkit.report.figures.canvas import Picture
+from trialkit.report.figures.cluster_size import plot_cluster_size
 from trialkit.report.figures.flow import plot_flow
 from trialkit.report.figures.forest import plot_forest
 from trialkit.report.figures.icc import plot_icc
@@ -23,6 +24,7 @@ __all__ = [
     "plot_autocorrelation",
     "plot_caterpillar",
     "plot_cluster_means",
+    "plot_cluster_size",
     "plot_flow",
     "plot_flux",
     "plot_forest",
