@@ -126,6 +126,22 @@ class Covariance:
         posterior[:, diagonal, diagonal] += 4.0 * self.auxiliary
         self.value, self.inverse = inverse_wishart(rows + 1.0 + d, posterior, streams)
 
+    def rescale(self, factor: Array) -> None:
+        """Multiply every vector's dimensions by `factor` (m, D)."""
+        self.value = self.value * factor[:, :, None] * factor[:, None, :]
+        self.inverse = self.inverse / factor[:, :, None] / factor[:, None, :]
+
+    def log_change(self, log_factor: Array, scale: float) -> Array:
+        """Log ratio (m,) of the prior's density, times the Jacobian, were each dimension multiplied by exp(`log_factor`) (m, D).
+
+        The auxiliary scales are integrated out: the density is |S|^-(1+D) prod_k (2 [S^-1]_kk + scale^-2)^-(1+D/2).
+        """
+        d = self.value.shape[1]
+        diagonal = np.arange(d)
+        rate = 2 * self.inverse[:, diagonal, diagonal]
+        change = np.log((rate * np.exp(-2 * log_factor) + scale**-2) / (rate + scale**-2))
+        return np.asarray((-(d + 1.0) * log_factor - 0.5 * (2 + d) * change).sum(axis=1))
+
 
 class JointEngine:
     """A block of chains; mutable. Every product is of C-contiguous stacks, so that a chain's bits do not depend on its block."""
@@ -145,9 +161,11 @@ class JointEngine:
         self.products = np.ascontiguousarray((self.site_x[:, :, None] * self.site_x[:, None, :]).reshape(self.J, p * p))
         self.precision = np.full(p, self.prior.slope**-2)
         self.precision[0] = self.prior.intercept**-2
+        self.site_precision = np.full(problem.w.shape[1], self.prior.slope**-2)
+        self.site_precision[0] = self.prior.intercept**-2
         self.y = np.zeros((m, len(x), self.D))
         self.z = np.zeros((m, self.J, self.D2))
-        self.parts = [_Part(t, self.z if t.site_level else self.y, streams, self.prior) for t in problem.targets]
+        self.parts = [_Part(t, self.z if t.site_level else self.y, problem.site, streams, self.prior) for t in problem.targets]
         self.B = np.zeros((m, p, self.D))
         self.u = np.zeros((m, self.J, self.D))
         self.gamma = np.zeros((m, problem.w.shape[1], self.D2))
@@ -167,6 +185,13 @@ class JointEngine:
     def cycle(self) -> None:
         """One Gibbs cycle over everything."""
         rows, residual = len(self.problem.x), self.y
+        for part in self.parts:
+            if part.target.levels:
+                self._scale_latents(part)
+                for d in range(len(part.target.columns)):
+                    self._scale_residuals(part, d)
+            if not part.target.site_level:
+                self._shift_sites(part)
         if self.D:
             self._regress()
             self._rescale()
@@ -241,19 +266,102 @@ class JointEngine:
         s = back_substitute(factor, solved + self.streams.normal(D))
         inside = np.asarray((s > 0).all(axis=1))
         s = np.where(inside[:, None], s, 1.0)
-        marginal = self.between.inverse[:, diagonal, diagonal]
+        log_s = np.zeros((self.m, d))
+        log_s[:, :D] = np.log(s)
+        # prior of the moved Psi, Jacobian and ridge, over the proposal: its density in s without the likelihood
+        change = self.between.log_change(log_s, self.prior.scale) + (0.5 * ridge * (s**2 - 1) - log_s[:, :D]).sum(axis=1)
+        accept = np.log(self.streams.uniform(1))[:, 0] < change
+        factor = np.where((accept & inside)[:, None], np.exp(log_s), 1.0)
+        self.u = self.u * factor[:, None, :D]
+        self.between.rescale(factor)
 
-        def log_target(s: Array) -> Array:
-            """Prior of the moved Psi, Jacobian and ridge, over the proposal: its density in s without the likelihood."""
-            prior = -0.5 * (2 + d) * np.log(2 * marginal / s**2 + self.prior.scale**-2) - (d + 2) * np.log(s)
-            return np.asarray((prior + 0.5 * ridge * s**2).sum(axis=1))
+    def _scale_latents(self, part: _Part) -> None:
+        """Multiply a category's latents, their coefficients, intercepts and cut points, and both covariances' rows, by one number.
 
-        accept = np.log(self.streams.uniform(1))[:, 0] < log_target(s) - log_target(np.ones_like(s))
-        s = np.where((accept & inside)[:, None], s, 1.0)
-        self.u = self.u * s[:, None, :]
-        whole = np.concatenate([s, np.ones((self.m, self.D2))], axis=1)
-        self.between.value = self.between.value * whole[:, :, None] * whole[:, None, :]
-        self.between.inverse = self.between.inverse / whole[:, :, None] / whole[:, None, :]
+        No category changes and the densities of latents and intercepts carry over, so that the priors of the covariances and cut points
+        alone say how far (Liu & Sabatti 2000); otherwise the free scale would creep, and with it all that hangs on it.
+        """
+        own, site_level = part.target.columns, part.target.site_level
+        jump = np.zeros((self.m, self.D + self.D2))
+        jump[:, own + self.D if site_level else own] = by = self.streams.normal(1)
+        by = by[:, 0]
+        power = float(part.cuts.shape[1] - 1) * (part.target.kind == "ordinal")
+        penalty = ((part.cuts / self.prior.cut) ** 2).sum(axis=1)
+        change = self.between.log_change(jump, self.prior.scale)
+        if site_level:
+            gamma = np.take(self.gamma, own, axis=2)
+            power += gamma[0].size
+            penalty = penalty + (gamma**2 * self.site_precision[:, None]).sum(axis=(1, 2))
+        else:
+            change += self.within.log_change(jump[:, : self.D], self.prior.scale)
+        change += power * by - 0.5 * penalty * np.expm1(2 * by)
+        accept = np.log(self.streams.uniform(1))[:, 0] < change
+        factor = np.where(accept, np.exp(by), 1.0)
+        for array in (self.z, self.gamma) if site_level else (self.y, self.B, self.u):
+            array[:, :, own] *= factor[:, None, None]
+        part.cuts = part.cuts * factor[:, None]
+        factors = np.where(accept[:, None], np.exp(jump), 1.0)
+        self.between.rescale(factors)
+        if not site_level:
+            self.within.rescale(factors[:, : self.D])
+
+    def _scale_residuals(self, part: _Part, d: int) -> None:
+        """Multiply the residuals of a category's latent d and their row of the covariance by one number, as far as all categories allow.
+
+        Where sites or arms are nearly of one category the latents otherwise hold their own variance where it is.
+        """
+        site_level, rows, column = part.target.site_level, part.target.observed, part.target.columns[d]
+        y, covariance = (self.z, self.between) if site_level else (self.y, self.within)
+        if site_level:
+            fitted = (self.problem.w @ np.ascontiguousarray(self.gamma[:, :, column, None]))[:, :, 0]
+        else:
+            fitted = (self.problem.x @ np.ascontiguousarray(self.B[:, :, column, None]))[:, :, 0]
+            fitted += np.take(np.take(self.u, column, axis=2), self.problem.site, axis=1)
+        residual = np.take(y, column, axis=2) - fitted
+        below, above = part.limits(y, d)
+        lowest, highest = _log_factor_limits(np.take(fitted, rows, axis=1), np.take(residual, rows, axis=1), below, above)
+        # the range is the same from wherever in it one starts, so that it may set the step
+        by = np.minimum(0.5 * (highest - lowest), 1.0) * self.streams.normal(1)[:, 0]
+        jump = np.zeros(covariance.value.shape[:2])
+        jump[:, column + self.D if site_level else column] = by
+        change = covariance.log_change(jump, self.prior.scale)
+        if not site_level:
+            # coefficients are as large a priori as the residuals, whose covariance changes
+            products = self.within.inverse[:, column] * (self.B[:, :, column, None] * self.precision[:, None] * self.B).sum(axis=1)
+            square = products[:, column]
+            change -= len(self.precision) * by + 0.5 * square * np.expm1(-2 * by) + (products.sum(axis=1) - square) * np.expm1(-by)
+        accept = (np.log(self.streams.uniform(1))[:, 0] < change) & (lowest < by) & (by < highest)
+        y[:, :, column] = fitted + np.where(accept, np.exp(by), 1.0)[:, None] * residual
+        covariance.rescale(np.where(accept[:, None], np.exp(jump), 1.0))
+
+    def _shift_sites(self, part: _Part) -> None:
+        """Move a site's intercept and what is not observed of its people together: residuals stay, the intercept's prior says how far.
+
+        The cells of a site without an observed one follow its intercept freely; latents of observed categories as far as these allow.
+        """
+        sites, rows, start = part.sites, part.target.observed, part.start
+        for d, column in enumerate(part.target.columns):
+            if part.target.levels:
+                low, high = np.full((self.m, self.J), -np.inf), np.full((self.m, self.J), np.inf)
+                if len(rows):
+                    at = np.take(self.y[:, :, column], rows, axis=1)
+                    below, above = part.limits(self.y, d)
+                    low[:, part.present] = np.maximum.reduceat(below - at, start, axis=1)
+                    high[:, part.present] = np.minimum.reduceat(above - at, start, axis=1)
+            elif len(sites):
+                low, high = np.full((self.m, len(sites)), -np.inf), np.full((self.m, len(sites)), np.inf)
+            else:
+                continue
+            intercepts = np.take(self._intercepts(), sites, axis=1)
+            inverse = self.between.inverse
+            sd = 1 / np.sqrt(inverse[:, column, column])[:, None]
+            before = intercepts[:, :, column]
+            mean = before - (intercepts @ np.ascontiguousarray(inverse[:, :, column : column + 1]))[:, :, 0] * sd**2
+            value = sd * truncated.between(mean / sd, (before + low) / sd, (before + high) / sd, self.streams.uniform(len(sites)))
+            change = np.zeros((self.m, self.J))
+            change[:, sites] = value - before
+            self.u[:, :, column] += change
+            self.y[:, :, column] += np.take(change, self.problem.site, axis=1)
 
     def _regress_sites(self) -> None:
         """Gamma given u: a multivariate regression over sites."""
@@ -268,10 +376,8 @@ class JointEngine:
         gram = w.T @ w
         total = q * self.D2
         big = (precision[:, :, None, :, None] * gram[None, None, :, None, :]).reshape(self.m, total, total)
-        prior = np.full(q, self.prior.slope**-2)
-        prior[0] = self.prior.intercept**-2
         diagonal = np.arange(total)
-        big[:, diagonal, diagonal] += np.tile(prior, self.D2)
+        big[:, diagonal, diagonal] += np.tile(self.site_precision, self.D2)
         right = (precision @ (w.T @ z).swapaxes(1, 2)).reshape(self.m, total)
         factor = np.asarray(np.linalg.cholesky(big), dtype=np.float64)
         solved = np.linalg.solve(factor, right[:, :, None])[:, :, 0]
@@ -279,12 +385,29 @@ class JointEngine:
         self.gamma = np.ascontiguousarray(gamma.swapaxes(1, 2))
 
 
+def _log_factor_limits(fitted: Array, residual: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """Between which logarithms of a factor (m,) `fitted` + factor x `residual` (m, r) stays between `low` and `high`, where 1 does."""
+    slope, need = np.concatenate([residual, -residual], axis=1), np.concatenate([low - fitted, fitted - high], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = need / slope
+    # a limit below 0 holds for every factor; far limits are cut where they are equal for all
+    least = np.where((slope > 0) & (need > 0), ratio, 0.0).max(axis=1, initial=0.0)
+    most = np.where((slope < 0) & (need < 0), ratio, np.inf).min(axis=1, initial=np.inf)
+    return np.log(np.maximum(least, 1e-100)), np.log(np.minimum(most, 1e100))
+
+
 class _Part:
     """One variable's latents: observed values in place, the others drawn."""
 
-    def __init__(self, target: Target, y: Array, streams: Streams, prior: JointPrior) -> None:
+    def __init__(self, target: Target, y: Array, site: Ints, streams: Streams, prior: JointPrior) -> None:
         m = len(streams)
         self.target, self.prior = target, prior
+        if not target.site_level:
+            self.present, self.start = np.unique(site[target.observed], return_index=True)
+            everywhere = np.arange(int(site.max()) + 1)
+            # sites whose intercept may be shifted together with the cells of this variable
+            bounded = np.isfinite(target.low) or np.isfinite(target.high)
+            self.sites = everywhere if target.levels else everywhere[:0] if bounded else np.setdiff1d(everywhere, self.present)
         own, self.cuts, self.step = target.columns, np.zeros((m, 0)), None
         q = len(target.missing)
         if target.levels:
@@ -343,28 +466,29 @@ class _Part:
 
     def _category(self, y: Array, d: int, mean: Array, spread: Array, streams: Streams) -> Array:
         """The latent of dimension d in every row, in units of its conditional standard deviation."""
-        target, seen = self.target, self.target.observed
+        seen = self.target.observed
         uniform = streams.uniform(mean.shape[1])
+        if self.step is not None:
+            cuts = gibbs_latent.move_cuts(
+                self.cuts / spread, np.take(mean, seen, axis=1), self.codes, self.step, streams, moves=2, cut_sd=self.prior.cut / spread
+            )
+            self.cuts = cuts * spread
         low, high = np.full(mean.shape, -np.inf), np.full(mean.shape, np.inf)
-        if target.kind == "nominal":
-            latents = np.take(np.take(y, seen, axis=1), target.columns, axis=2)
-            own = self.codes == d + 1
-            others = np.delete(latents, d, axis=2)
-            best = np.maximum(others.max(axis=2, initial=-np.inf), 0.0)
-            # of a row in another category, that one's latent is the limit; in the first category, 0
-            rival = np.take_along_axis(latents, np.maximum(self.codes - 1, 0)[:, :, None], axis=2)[:, :, 0]
-            rival = np.where(self.codes == 0, 0.0, rival)
-            low[:, seen] = np.where(own, best / spread, -np.inf)
-            high[:, seen] = np.where(own, np.inf, rival / spread)
-        else:
-            cuts = self.cuts / spread
-            if self.step is not None:
-                cuts = gibbs_latent.move_cuts(
-                    cuts, np.take(mean, seen, axis=1), self.codes, self.step, streams, moves=2, cut_sd=self.prior.cut / spread
-                )
-                self.cuts = cuts * spread
-            low[:, seen], high[:, seen] = gibbs_latent.limits(cuts, self.codes)
+        below, above = self.limits(y, d)
+        low[:, seen], high[:, seen] = below / spread, above / spread
         return truncated.between(mean, low, high, uniform)
+
+    def limits(self, y: Array, d: int) -> tuple[Array, Array]:
+        """Between which limits the latent of dimension d lies in the observed rows, the other dimensions as they are: two arrays (m, r)."""
+        if self.target.kind != "nominal":
+            return gibbs_latent.limits(self.cuts, self.codes)
+        latents = np.take(np.take(y, self.target.observed, axis=1), self.target.columns, axis=2)
+        own = self.codes == d + 1
+        best = np.maximum(np.delete(latents, d, axis=2).max(axis=2, initial=-np.inf), 0.0)
+        # of a row in another category, that one's latent is the limit; in the first category, 0
+        rival = np.take_along_axis(latents, np.maximum(self.codes - 1, 0)[:, :, None], axis=2)[:, :, 0]
+        rival = np.where(self.codes == 0, 0.0, rival)
+        return np.where(own, best, -np.inf), np.where(own, np.inf, rival)
 
     def values(self) -> Array:
         """The missing cells (m, q) on the scale of the target's values."""
