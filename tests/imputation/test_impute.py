@@ -255,6 +255,34 @@ def test_collinear_and_surplus_predictors_are_named(people: pd.DataFrame) -> Non
     assert (rows["predictors"] <= np.maximum(rows["observed"] // 3, 2)).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"heteroscedastic": True}])
+def test_a_category_seen_only_where_the_outcome_is_missing(options: dict[str, Any]) -> None:
+    """Its coefficient is undetermined in the chains that impute it to nobody observed: once drawn from anywhere, up to 1e10 SDs off."""
+    rng = np.random.default_rng(2)
+    n = 120
+    frame = pd.DataFrame(
+        {"person": np.arange(n), "site": np.arange(n) // 3, "arm": np.where(np.arange(n) // 3 % 2, "control", "intervention")}
+    )
+    frame["kind"] = rng.choice(["a", "b", "c"], n)
+    frame.loc[:2, "kind"] = "rare"
+    frame["y"] = rng.normal(size=n)
+    frame.loc[:20, "y"] = np.nan
+    frame.loc[rng.permutation(np.arange(3, n))[:25], "kind"] = np.nan
+    outcome = {"name": "y", "has_baseline": False}
+    sets = impute(frame, TrialDesign(outcomes=[outcome], covariates=[{"name": "kind", "type": "categorical"}]), seed=1, m=20, **options)
+    assert np.abs(sets.cells["y"].values).max() < 20
+    assert "ridge" in set(sets.events["kind"])
+
+
+def test_twins_and_dates_are_named(people: pd.DataFrame) -> None:
+    twin = people.assign(metres=100 * people["mood_0"], asked=pd.Timestamp("2024-01-01"))
+    design = TrialDesign(outcomes=[{"name": "mood"}], imputation={"auxiliary": ["metres"]})
+    found = impute(twin, design, seed=1, m=2, iterations=1).events
+    assert found.loc[found["kind"] == "twins", "detail"].str.contains("in other units").all() and "twins" in set(found["kind"])
+    with pytest.raises(InputError, match="'asked' holds dates"):
+        impute(twin, TrialDesign(outcomes=[{"name": "mood"}], imputation={"auxiliary": ["asked"]}), seed=1)
+
+
 def test_perfect_prediction_stays_finite(people: pd.DataFrame) -> None:
     split = people.assign(flag=np.where(people["mood_0"].fillna(50) > 50, 1.0, 0.0))
     split.loc[split.index[::5], "flag"] = np.nan

@@ -256,10 +256,13 @@ class _Engine:
         for i in range(iterations):
             for k, target in enumerate(targets):
                 memory, plan = self.memory[k], self.plans[k]
-                if target.given_outcome:
-                    drawn = self._visit_given_outcome(target, plan, memory)
-                else:
-                    drawn = self._visit_site(target, plan, memory) if target.site_level else self._visit(target, plan, memory)
+                try:
+                    if target.given_outcome:
+                        drawn = self._visit_given_outcome(target, plan, memory)
+                    else:
+                        drawn = self._visit_site(target, plan, memory) if target.site_level else self._visit(target, plan, memory)
+                except (ValueError, np.linalg.LinAlgError) as error:
+                    raise ValueError(f"{target.name!r}: {error}") from None
                 memory.drawn = drawn
                 self._write(target, plan, drawn)
                 if drawn.shape[1]:

@@ -40,6 +40,9 @@ _CELLS = 32
 # share of proposals drawn flat over the whole range, which makes the histogram proposal exact in its tails too
 _DEFENSIVE = 0.05
 _WINDOW = 12.0
+# a squared pivot below this is rounding: one row of a 0/1 column leaves far more
+_UNSEEN = 1e-8
+_SLOPE_SD = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,7 @@ def _regress(
     yy = np.maximum(bordered[:, -1], 1e-14 * moments.yy) + prior.df * prior.scale
     bordered[:, : -1 : p + 2] += prior.precision
     bordered[:, -1] = 2 * yy + 1e-100
-    factor, repaired = cholesky(bordered.reshape(m, p + 1, p + 1))
+    factor, repaired = identified(bordered.reshape(m, p + 1, p + 1), p)
     residual = np.maximum(factor[:, p, p] ** 2 - yy, 1e-14 * yy + 1e-100)
     scale = np.ones(m)
     if latent is None:
@@ -443,6 +446,22 @@ def _window(edges: Array, log_density: Callable[[Array], Array]) -> tuple[Array,
     last = np.minimum(cells - high_cells[:, ::-1].argmax(axis=1) + 1, cells)
     rows = np.arange(len(edges))
     return edges[rows, first], edges[rows, last]
+
+
+def identified(matrix: Array, p: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Lower factors of normal equations (m, p, p), or bordered ones, and which chains' rows leave some coefficient undetermined.
+
+    In one chain, at one visit, nobody used may be of a category, or two columns be one. A flat prior would draw that coefficient from
+    anywhere; such a chain takes N(0, (2.5 sigma)^2) for its slopes instead. Columns are standardised or coded 0/1.
+    """
+    factor, weak = cholesky(matrix)
+    weak = weak | (np.diagonal(factor, axis1=1, axis2=2)[:, :p] ** 2 < _UNSEEN).any(axis=1)
+    if weak.any():
+        again = matrix[weak]
+        slopes = np.arange(1, p)
+        again[:, slopes, slopes] += _SLOPE_SD**-2
+        factor[weak], _ = cholesky(again)
+    return factor, weak
 
 
 def cholesky(matrix: Array) -> tuple[Array, NDArray[np.bool_]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels.gibbs_latent import Predictors
-from trialkit._kernels.gibbs_linear import Columns, Moments, Prior, back_substitute, cholesky, draw, independence_step, totals
+from trialkit._kernels.gibbs_linear import Columns, Moments, Prior, back_substitute, draw, identified, independence_step, totals
 from trialkit._kernels.gibbs_streams import Streams
 
 Array = NDArray[np.float64]
@@ -136,7 +136,7 @@ def _regress(state: SpreadState, moments: Moments, mass: Array, prior: Prior, st
     # the corner is made safe: it is not needed, but with it the factor holds the forward solve in its last row
     cross[:, range(p), range(p)] += prior.precision
     cross[:, p, p] = 2 * np.maximum(cross[:, p, p], 1e-14 * moments.yy) + 1e-100
-    factor, repaired = cholesky(cross)
+    factor, repaired = identified(cross, p)
     right = factor[:, p].copy()
     right[:, :p] += streams.normal(p)
     right[:, p] = 0

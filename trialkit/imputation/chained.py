@@ -191,7 +191,9 @@ def impute(
             log += [
                 (
                     group.label,
-                    Event("ridge", name, f"normal equations were singular in {count} of {m * iterations} visits; a ridge was added"),
+                    Event(
+                        "ridge", name, f"{count} of {m * iterations} draws left a coefficient undetermined (nobody seen in a category, say)"
+                    ),
                 )
                 for name, count in draws.repaired.items()
                 if count
@@ -579,9 +581,14 @@ def _one_thread(problem: gibbs.Problem | gibbs_joint.JointProblem, seeds: Sequen
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]
 
     with threadpool_limits(1):
-        if isinstance(problem, gibbs.Problem):
-            return gibbs.run(problem, seeds, iterations)
-        return gibbs_joint.run(problem, seeds, iterations)
+        run: Callable[..., gibbs.Draws] = gibbs.run if isinstance(problem, gibbs.Problem) else gibbs_joint.run
+        try:
+            return run(problem, seeds, iterations)
+        except ValueError as error:
+            raise InputError(
+                f"{WHERE}: the imputation broke off at {error}. Its columns say the same thing twice, or are too many for its rows: take "
+                "one of them out of the design, or give a larger rows_per_predictor."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ class Imputations(Result):
             "population_note": self.population_note,
             "m_recommended": self.m_recommended,
             "base": frame_digest(self.base),
+            "objects": [str(c) for c in self.base.columns if self.base[c].dtype == object],
             "frame_types": {str(c): str(t) for c, t in self.frame.dtypes.items()},
         }
         long = self.long()
@@ -226,6 +227,8 @@ class Imputations(Result):
         index = pa.ipc.open_stream(base64.b64decode(kept["index_ipc"])).read_all().to_pandas()["index"]
         base.index = pd.RangeIndex(len(base)) if (index == np.arange(len(index))).all() else pd.Index(index)
         base.index.name = kept["index_name"]
+        for name in kept.get("objects", []):
+            base[name] = base[name].astype(object).where(base[name].notna(), np.nan)
         if frame_digest(base) != kept["base"]:
             raise InputError(f"{path}: the data are not those that were saved. Save the imputations again.")
         with np.load(io.BytesIO(base64.b64decode(kept["cells_npz"]))) as z:

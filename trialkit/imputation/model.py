@@ -124,6 +124,7 @@ def build(
         # the outcome first, complete or not: covariates are drawn given its parameters
         outcome = next(c for c in ready if c.name == substantive.outcome)
         incomplete = [outcome, *(c for c in incomplete if c is not outcome)]
+    events += _twins(ready, matrix, correlation)
     targets = []
     for column in incomplete:
         if column.variable.items:
@@ -138,6 +139,17 @@ def build(
     problem = gibbs.Problem(z, site, tuple(targets), tuple(matrix.derived), pair, subcluster)
     drawn = tuple(c for c in incomplete if not c.variable.items)
     return Model(tuple(ready), drawn, problem, known, scores, tuple(events))
+
+
+def _twins(columns: Sequence[Column], matrix: _Matrix, correlation: _Correlations) -> list[Event]:
+    """Incomplete columns that are another in other units: where both are missing each holds the other where it is, and no chain moves."""
+    single = [c for c in columns if c.missing.any() and len(matrix.place[c.name]) == 1]
+    at = np.array([int(matrix.place[c.name][0]) for c in single], dtype=np.intp)
+    pairs = np.argwhere(np.triu(np.abs(correlation.between[np.ix_(at, at)]) > _TWINS, 1))
+    return [
+        Event("twins", single[b].name, f"is {single[a].name} in other units: its chains cannot move. Take one of the two out of the design")
+        for a, b in pairs.tolist()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,8 @@ def read(frame: pd.DataFrame, variable: Variable, site: NDArray[np.intp], *, who
     """
     name = variable.name
     raw = frame[name]
+    if pd.api.types.is_datetime64_any_dtype(raw.dtype):
+        raise InputError(f"{WHERE}: the column {name!r} holds dates, which are not imputed. Give a number in its place: days since a date.")
     lost = blank(raw)
     if lost.all():
         raise InputError(
