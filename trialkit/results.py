@@ -11,6 +11,7 @@ import html
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from types import MappingProxyType
 from typing import Any
@@ -246,6 +247,12 @@ class Result:
 _PACKAGES = ("numpy", "pandas", "scipy")
 
 
+@cache
+def _package_versions() -> dict[str, str]:
+    """Read from the packages' metadata, once a process: that is slow, and a simulation asks thousands of times."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 @dataclass(frozen=True)
 class Provenance:
     """How a result was made.
@@ -273,7 +280,7 @@ class Provenance:
         """A record with the versions of this process filled in."""
         from trialkit import __version__
 
-        versions = {"trialkit": __version__, "python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+        versions = {"trialkit": __version__, "python": platform.python_version(), **_package_versions()}
         return cls(seed=seed, inputs=dict(inputs or {}), settings=dict(settings or {}), versions=versions)
 
     def to_dict(self) -> dict[str, Any]:

@@ -266,8 +266,8 @@ class _Engine:
                 memory.drawn = drawn
                 self._write(target, plan, drawn)
                 if drawn.shape[1]:
-                    trace[0, i, k] = drawn.mean(axis=1)
-                    trace[1, i, k] = drawn.std(axis=1)
+                    trace[0, i, k] = mean = drawn.sum(axis=1) / drawn.shape[1]
+                    trace[1, i, k] = np.sqrt(((drawn - mean[:, None]) ** 2).sum(axis=1) / drawn.shape[1])
                 if not target.site_level:
                     kept = memory.probits[0] if memory.probits else (memory.spread or memory)
                     phi2 = shared = (kept.t / (1 - kept.t)) ** 2

@@ -382,11 +382,10 @@ def _predictors(
     covariates = [c for c in others if c.variable.role == "covariate"]
     rest = [c for c in others if c.variable.role != "covariate"]
 
+    reach = np.maximum(np.abs(correlation.between[:, own]), np.abs(correlation.with_missing[:, own])).max(axis=1)
+
     def strength(c: Column) -> float:
-        at = matrix.place[c.name]
-        with_value = np.abs(correlation.between[np.ix_(at, own)]).max()
-        with_missing = np.abs(correlation.with_missing[np.ix_(at, own)]).max()
-        return float(max(with_value, with_missing))
+        return float(reach[matrix.place[c.name]].max())
 
     ranked = sorted(rest, key=lambda c: (-strength(c), c.name))
     ordered += [(c.name, matrix.place[c.name], True) for c in covariates]
@@ -455,14 +454,14 @@ class Span:
     def add(self, position: int) -> bool:
         """Take the column at `position`, if it adds to those taken."""
         x = self._X[:, position]
-        size = np.linalg.norm(x)
+        size = np.sqrt(x @ x)
         if size == 0 or self._size == len(self._basis):
             return False
         rest = x / size
         basis = self._basis[: self._size]
         for _ in range(2):  # twice is enough (Kahan and Parlett)
             rest = rest - (basis @ rest) @ basis
-        left = np.linalg.norm(rest)
+        left = np.sqrt(rest @ rest)
         if left < _RANK:
             return False
         self._basis[self._size] = rest / left

@@ -174,7 +174,10 @@ def of_design(
 
 def blank(column: pd.Series[Any]) -> NDArray[np.bool_]:
     """(n,) cells that are missing, or text without a letter in it."""
-    return np.asarray(column.isna().to_numpy() | np.array([isinstance(v, str) and not v.strip() for v in column.tolist()], dtype=bool))
+    missing = np.asarray(column.isna().to_numpy(), dtype=bool)
+    if column.dtype.kind in "biuf":  # numbers hold no text
+        return missing
+    return np.asarray(missing | np.array([isinstance(v, str) and not v.strip() for v in column.tolist()], dtype=bool))
 
 
 def in_both_arms(
