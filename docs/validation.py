@@ -112,7 +112,9 @@ def imputation() -> list[str]:
     out += [
         "",
         f"Simulation-based calibration of each Gibbs kernel ({sbc['replicates']:,} data sets, ranks among {sbc['draws']} draws): chi-square",
-        f"p-values of {sum(len(k) for k in sbc['p_values'].values())} parameters, the least {least:.3f}.",
+        f"p-values of {sum(len(k) for k in sbc['p_values'].values())} parameters, the least {least:.3f}; of the",
+        f"joint latent-normal kernel ({sbc['joint']['replicates']:,} data sets) {len(sbc['joint']['p_values'])} more, the least "
+        f"{min(sbc['joint']['p_values'].values()):.3f}.",
     ]
     return out
 

@@ -1,6 +1,6 @@
-# Real data sets with missing values, imputed m = 100 times by R's two-level imputers and pooled by Rubin's rules.
+# Real data sets with missing values, imputed m = 100 to 400 times by R's two-level imputers and pooled by Rubin's rules.
 #
-#   Rscript imputation_real.R FOLDER        writes imputation_real.json beside this script and the prepared data, one CSV each, to FOLDER
+#   Rscript imputation_real.R FOLDER [NAME ...]        writes imputation_real.json beside this script and the prepared data, one CSV each, to FOLDER
 #
 # Data: mice popmis and brandsma, mitml studentratings and leadership, jomo JSPmiss and cldata, prepared as `prepare` says. Sites are split into
 # two "arms" by the parity of their rank where the data have none (an imputation model of a trial holds the arm, so the peers' models hold it too).
@@ -11,7 +11,6 @@
 suppressMessages({library(mice); library(mitml); library(jomo); library(lme4); library(jsonlite)})
 folder <- commandArgs(trailingOnly = TRUE)[1]
 here <- dirname(sub("--file=", "", grep("--file=", commandArgs(), value = TRUE)))
-M <- 100
 only <- commandArgs(trailingOnly = TRUE)[-1]
 
 parity <- function(site) as.integer(as.integer(factor(site)) %% 2)
@@ -39,38 +38,42 @@ pooled <- function(frames, formula) {
   q <- sapply(fits, fixef); u <- sapply(fits, function(f) diag(as.matrix(vcov(f))))
   icc <- sapply(fits, function(f) { v <- as.data.frame(VarCorr(f))$vcov; v[1] / sum(v) })
   b <- apply(q, 1, var); w <- rowMeans(u); m <- length(fits); t <- w + (1 + 1 / m) * b
+  # a joint model's sets come from one chain, which remembers: the means of 20 stretches of it tell how much
+  stretch <- rep(1:20, each = m %/% 20, length.out = m)
+  of_stretches <- function(x) { a <- tapply(x, stretch, mean); sd(a) / sqrt(length(a)) }
   list(terms = gsub("factor\\((.*)\\)", "\\1=", rownames(q)), estimate = unname(rowMeans(q)), std_error = unname(sqrt(t)), lambda = unname((1 + 1 / m) * b / t),
-       mc_error = unname(sqrt(b / m)), icc = mean(icc), icc_mc_error = sd(icc) / sqrt(m), m = m)
+       mc_error = unname(sqrt(b / m)), mc_error_stretches = unname(apply(q, 1, of_stretches)),
+       icc = mean(icc), icc_mc_error = sd(icc) / sqrt(m), icc_mc_error_stretches = of_stretches(icc), m = m)
 }
 stretch <- function(d, names, by) { for (n in names) d[[n]] <- d[[n]] * by; d }
 
 # chained equations: every number by 2l.pan (random intercept), everything else complete or by the method named
-by_2lpan <- function(d, numbers, maxit) {
+by_2lpan <- function(d, numbers, maxit, m = 100) {
   big <- stretch(d, numbers, 10)
   start <- mice(big, maxit = 0)
   method <- start$method; pred <- start$predictorMatrix
   pred[, ] <- 1; diag(pred) <- 0; pred[, "site"] <- -2; pred["site", ] <- 0
   method[] <- ifelse(colSums(is.na(big)) > 0, "2l.pan", "")
-  sets <- mice(big, m = M, maxit = maxit, method = method, predictorMatrix = pred, paniter = 500, printFlag = FALSE, seed = 20261128)
-  lapply(1:M, function(k) stretch(complete(sets, k), numbers, 1 / 10))
+  sets <- mice(big, m = m, maxit = maxit, method = method, predictorMatrix = pred, paniter = 500, printFlag = FALSE, seed = 20261128)
+  lapply(1:m, function(k) stretch(complete(sets, k), numbers, 1 / 10))
 }
 # the joint model of pan (numbers only) or jomo (numbers and factors), one level
-by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine) {
+by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine, m = 100, between = 200, seed = 20261128) {
   z <- d; place <- list()
   for (n in c(numbers, level2)) { place[[n]] <- c(mean(d[[n]], na.rm = TRUE), sd(d[[n]], na.rm = TRUE)); z[[n]] <- (d[[n]] - place[[n]][1]) / place[[n]][2] }
   back <- function(x) { for (n in names(place)) x[[n]] <- x[[n]] * place[[n]][2] + place[[n]][1]; x }
-  set.seed(20261128)
+  set.seed(seed)
   if (engine == "pan") {
     k <- length(numbers)
     f <- as.formula(paste(paste(numbers, collapse = " + "), "~ 1 +", paste(fixed, collapse = " + "), "+ (1 | site)"))
-    invisible(capture.output(s <- panImpute(z, formula = f, n.burn = 2000, n.iter = 100, m = M, prior = list(a = k, Binv = diag(0.01, k), c = k, Dinv = diag(0.01, k)), silent = TRUE)))
+    invisible(capture.output(s <- panImpute(z, formula = f, n.burn = 2000, n.iter = between, m = m, prior = list(a = k, Binv = diag(0.01, k), c = k, Dinv = diag(0.01, k)), silent = TRUE)))
     return(lapply(mitmlComplete(s, "all"), back))
   }
   Y <- z[, c(numbers, factors), drop = FALSE]
   for (n in factors) Y[[n]] <- factor(Y[[n]])
   X <- cbind(1, z[, fixed, drop = FALSE]); names(X)[1] <- "cons"
   latents <- length(numbers) + sum(0, unlist(lapply(factors, function(n) nlevels(Y[[n]]) - 1)))
-  arguments <- list(Y = Y, X = X, clus = data.frame(site = z$site), nburn = 2000, nbetween = 200, nimp = M, output = 0, out.iter = 1e9)
+  arguments <- list(Y = Y, X = X, clus = data.frame(site = z$site), nburn = 2000, nbetween = between, nimp = m, output = 0, out.iter = 1e9)
   if (length(level2)) {
     once <- !duplicated(z$site)
     arguments$Y2 <- z[, level2, drop = FALSE]
@@ -78,7 +81,7 @@ by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine) {
     arguments$l2cov.prior <- diag(0.01, latents + length(level2))
   } else arguments$l2cov.prior <- diag(0.01, latents)
   invisible(capture.output(s <- do.call(jomo, arguments)))
-  lapply(1:M, function(k) {
+  lapply(1:m, function(k) {
     x <- s[s$Imputation == k, ]
     out <- data.frame(site = as.character(x$clus), x[, setdiff(names(x), c("clus", "id", "Imputation")), drop = FALSE])
     for (n in factors) out[[n]] <- as.integer(as.character(out[[n]]))
@@ -86,17 +89,21 @@ by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine) {
   })
 }
 
+pan <- function(numbers, fixed, m = 400) function(d) by_joint(d, numbers, character(), fixed, engine = "pan", m = m, between = 100)
 jobs <- list(
-  popmis = list("2l.pan" = function(d) by_2lpan(d, c("y", "texp"), 1), pan = function(d) by_joint(d, "y", character(), c("arm", "sex", "texp"), engine = "pan")),
-  brandsma = list(pan = function(d) by_joint(d, c("y", "y_0", "iqv", "ses"), character(), "arm", engine = "pan")),
-  studentratings = list("2l.pan" = function(d) by_2lpan(d, c("y", "read", "cogn", "climate"), 10), jomo = function(d) by_joint(d, c("y", "climate"), character(), c("arm", "read", "cogn", "girl"), engine = "jomo")),
+  popmis = list("2l.pan" = function(d) by_2lpan(d, c("y", "texp"), 1), pan = pan("y", c("arm", "sex", "texp"))),
+  brandsma = list(pan = pan(c("y", "y_0", "iqv", "ses"), "arm", m = 100)),
+  studentratings = list("2l.pan" = function(d) by_2lpan(d, c("y", "read", "cogn", "climate"), 10), pan = pan(c("y", "climate"), c("arm", "read", "cogn", "girl")),
+                        jomo = function(d) by_joint(d, c("y", "climate"), character(), c("arm", "read", "cogn", "girl"), engine = "jomo")),
   leadership = list(jomo = function(d) by_joint(d, c("y", "neglead"), "wload", "arm", level2 = "cohes", engine = "jomo")),
-  JSPmiss = list(jomo = function(d) by_joint(d, c("y", "ravens"), "fluent", c("arm", "sex", "behaviour"), engine = "jomo")),
-  JSPmiss_numbers = list(pan = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "pan"), jomo = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo")),
+  # two chains: one chain's sets are correlated
+  JSPmiss = list(jomo = function(d) unlist(lapply(c(20261128, 4), function(seed) by_joint(d, c("y", "ravens"), "fluent", c("arm", "sex", "behaviour"), engine = "jomo", seed = seed)), recursive = FALSE)),
+  JSPmiss_numbers = list(pan = pan(c("y", "ravens"), c("arm", "sex", "behaviour")),
+                         jomo = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo")),
   cldata = list(jomo = function(d) by_joint(d, "y", "social", c("arm", "age", "sex"), engine = "jomo"))
 )
 
-out <- list(made_by = "imputation_real.R", m = M, versions = lapply(c(R = "base", mice = "mice", mitml = "mitml", pan = "pan", jomo = "jomo", lme4 = "lme4"), function(p) as.character(packageVersion(p))), data = list())
+out <- list(made_by = "imputation_real.R", versions = lapply(c(R = "base", mice = "mice", mitml = "mitml", pan = "pan", jomo = "jomo", lme4 = "lme4"), function(p) as.character(packageVersion(p))), data = list())
 path <- file.path(here, "imputation_real.json")
 if (length(only) && file.exists(path)) out$data <- fromJSON(path, simplifyVector = FALSE)$data
 for (name in if (length(only)) only else names(jobs)) {
