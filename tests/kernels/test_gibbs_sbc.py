@@ -288,9 +288,9 @@ def ranks_joint(m: int, draws: int, seed: int, thin: int = 15, burn: int = 300, 
 
 JOINT_REPLICATES = 500
 KERNELS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"linear": ranks_linear, "probit": ranks_probit(2), "ordinal": ranks_probit(4)}
-KERNELS["linear in pairs"] = partial(ranks_linear, pairs=True, thin=3)
+KERNELS |= {"linear in pairs": partial(ranks_linear, pairs=True, thin=3), "heteroscedastic": partial(ranks_spread, thin=1)}
 # checked on fewer replicates and draws: (1,000, 19)
-OPTIONS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"heteroscedastic": ranks_spread, "probit in pairs": ranks_probit(2, pairs=True)}
+OPTIONS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"probit in pairs": ranks_probit(2, pairs=True)}
 
 
 def p_values(ranks: dict[str, np.ndarray], draws: int, bins: int) -> dict[str, float]:

@@ -6,7 +6,8 @@
 # two "arms" by the parity of their rank where the data have none (an imputation model of a trial holds the arm, so the peers' models hold it too).
 # Peers: mice 2l.pan by chained equations, pan's and jomo's joint models. All three put an inverse-Wishart prior of unit scale on the site
 # covariance in the units of the data; numbers are therefore multiplied by 10 (2l.pan), or standardised with the prior's scale cut to .01
-# (panImpute, jomo), so that the data speak and not the units.
+# (panImpute, jomo), so that the data speak and not the units. jomo's prior of the covariance within sites keeps its default, the identity, but for
+# "jomo, weak", which has the scale .01 there too, as pan.
 
 suppressMessages({library(mice); library(mitml); library(jomo); library(lme4); library(jsonlite)})
 folder <- commandArgs(trailingOnly = TRUE)[1]
@@ -58,7 +59,7 @@ by_2lpan <- function(d, numbers, maxit, m = 100) {
   lapply(1:m, function(k) stretch(complete(sets, k), numbers, 1 / 10))
 }
 # the joint model of pan (numbers only) or jomo (numbers and factors), one level
-by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine, m = 100, between = 200, seed = 20261128) {
+by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine, m = 100, between = 200, seed = 20261128, level1 = NULL) {
   z <- d; place <- list()
   for (n in c(numbers, level2)) { place[[n]] <- c(mean(d[[n]], na.rm = TRUE), sd(d[[n]], na.rm = TRUE)); z[[n]] <- (d[[n]] - place[[n]][1]) / place[[n]][2] }
   back <- function(x) { for (n in names(place)) x[[n]] <- x[[n]] * place[[n]][2] + place[[n]][1]; x }
@@ -74,6 +75,7 @@ by_joint <- function(d, numbers, factors, fixed, level2 = character(), engine, m
   X <- cbind(1, z[, fixed, drop = FALSE]); names(X)[1] <- "cons"
   latents <- length(numbers) + sum(0, unlist(lapply(factors, function(n) nlevels(Y[[n]]) - 1)))
   arguments <- list(Y = Y, X = X, clus = data.frame(site = z$site), nburn = 2000, nbetween = between, nimp = m, output = 0, out.iter = 1e9)
+  if (!is.null(level1)) arguments$l1cov.prior <- diag(level1, latents) # jomo's own: the identity
   if (length(level2)) {
     once <- !duplicated(z$site)
     arguments$Y2 <- z[, level2, drop = FALSE]
@@ -99,7 +101,8 @@ jobs <- list(
   # two chains: one chain's sets are correlated
   JSPmiss = list(jomo = function(d) unlist(lapply(c(20261128, 4), function(seed) by_joint(d, c("y", "ravens"), "fluent", c("arm", "sex", "behaviour"), engine = "jomo", seed = seed)), recursive = FALSE)),
   JSPmiss_numbers = list(pan = pan(c("y", "ravens"), c("arm", "sex", "behaviour")),
-                         jomo = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo")),
+                         jomo = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo"),
+                         "jomo, weak" = function(d) by_joint(d, c("y", "ravens"), character(), c("arm", "sex", "behaviour"), engine = "jomo", between = 150, seed = 4, level1 = 0.01)),
   cldata = list(jomo = function(d) by_joint(d, "y", "social", c("arm", "age", "sex"), engine = "jomo"))
 )
 
