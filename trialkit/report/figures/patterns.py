@@ -95,7 +95,7 @@ def plot_patterns(found: Any, *, most: int = 12, labels: Mapping[str, str] | Non
             side_by.set_xlim(0, max(people) or 1)
             side_by.axis("off")
             for j, (count, share) in enumerate(zip(people, counts["share"].iloc[:k], strict=True)):
-                text = f"{int(count):,} ({100 * share:.0f}%)"
+                text = f"{int(count):,} ({f'{100 * share:.0f}' if share >= 0.005 else '<1'}%)"
                 side_by.text(count + 0.03 * max(people), j, text, ha="left", va="center", fontsize=_SMALL)
             words = f"{int(counts['people'].sum()):,} people" if not group else f"{clean(group)}: {int(counts['people'].sum()):,} people"
             if len(matrix) > k:
