@@ -388,9 +388,13 @@ def two_spellings(labels: Iterable[Any], *, case: bool = True) -> tuple[str, str
     With `case`, case and look-alike letters of other alphabets count as the same; without, only spaces, width and characters
     that do not show.
     """
+    texts = [label for label in labels if isinstance(label, str)]
+    together = "".join(texts)
+    if not case and together.isascii() and together.isprintable() and " " not in together:
+        return None  # each is its own skeleton
     looks: dict[str, str] = {}
-    for label in labels:
-        if isinstance(label, str) and label.strip():
+    for label in texts:
+        if label.strip():
             other = looks.setdefault(_skeleton(label, case=case), label)
             if other != label:
                 return other, label

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from trialkit._kernels import reml, reml_criterion, small_sample
+from trialkit._kernels import reml, reml_criterion, reml_one, small_sample
 
 RNG = np.random.default_rng(20240611)
 
@@ -125,8 +125,13 @@ def test_derivatives_of_the_criterion(nested: bool, method: str) -> None:
     ]
     assert_allclose(observed[0, 0], numeric, rtol=1e-5)
     if not nested:
-        v, g, _, curvature = reml_criterion.slope_of_one(b, 0.7)
-        assert_allclose([v, g, curvature], [value(theta), slope[0, 0, 0], observed[0, 0, 0, 0]], rtol=1e-12)
+        one = reml_one.gather(reml.reduce(t["X"], t["y"], t["groups"]), reml=method == "reml")
+        at = reml_one.evaluate(one, 0.7)
+        assert_allclose([at.value(one), at.slope, at.curvature], [value(theta), slope[0, 0, 0], observed[0, 0, 0, 0]], rtol=1e-12)
+        assert_allclose(reml_one.scan(one, np.array([0.7]))[0], at.slope, rtol=1e-11)
+        alone, general = reml_one.components(at, one), reml_criterion.components(state, b.n, reml=b.reml)
+        for part in ("P", "Q", "expected", "observed"):
+            assert_allclose(getattr(alone, part), getattr(general, part), rtol=1e-11, atol=1e-13)
 
 
 def test_many_data_sets_and_many_ratios_in_one_call() -> None:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trialkit._kernels import reml_criterion as criterion
+from trialkit._kernels import reml_one
 from trialkit._kernels.reml_criterion import Components
-from trialkit._kernels.reml_reduction import NOTHING, ROUNDING, STATUS, Array, IntArray, Reduced, reduce
-from trialkit._kernels.reml_search import Found, search
+from trialkit._kernels.reml_reduction import NOTHING, ROUNDING, STATUS, Array, IntArray, Reduced, reduce, reduce_sets
+from trialkit._kernels.reml_search import Found, search_two
 
 Method = Literal["reml", "ml"]
 BoolArray = NDArray[np.bool_]
@@ -40,7 +41,7 @@ class MixedFit:
     """A fitted mixed model; k grouping factors (outermost first), p fixed effects."""
 
     beta: Array  # (p,)    fixed effects
-    cov_beta: Array  # (p, p)  (X'V^-1X)^-1, not adjusted for small samples
+    half: Array  # (p, p)  half' half is (X'V^-1X)^-1 at residual variance 1
     theta: Array  # (k,)    variance ratios to the residual
     sigma2: float  # residual variance
     variances: Array  # (k,)    theta * sigma2
@@ -68,9 +69,9 @@ class MixedFit:
         return self.sigma2
 
     @property
-    def basis_inverse(self) -> Array:
-        """(p, p) coefficients of X from those of the orthonormal basis."""
-        return self.reduced.basis_inverse
+    def cov_beta(self) -> Array:
+        """(p, p) (X'V^-1X)^-1, not adjusted for small samples."""
+        return np.asarray(self.sigma2 * (self.half.T @ self.half))
 
 
 def fit(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, method: Method = "reml", weights: Array | None = None) -> MixedFit:
@@ -122,7 +123,7 @@ def fit_sets(
     sets : (X (n, p), y (n,)) each; all the same shape
     groups, method, weights : as :func:`fit`
     """
-    reduced = [reduce(X, y, groups, weights=weights) for X, y in sets]
+    reduced = reduce_sets(sets, groups, weights=weights)
     if len({r.p for r in reduced}) > 1:
         raise ValueError("data sets fitted together must have the same number of columns")
     return _fit_all(reduced, method)
@@ -143,6 +144,17 @@ def deviance(reduced: Reduced, theta: Array | Sequence[float], *, method: Method
     reml = _is_reml(method)
     state = criterion.evaluate(criterion.stack([reduced], reml=reml), ratios[None, None], order=0)
     return float(criterion.criterion(state, n=reduced.n, p=reduced.p, reml=reml)[0, 0]) + _constant(reduced, reml)
+
+
+def least_criterion(reduced: Reduced, *, method: Method) -> float:
+    """The criterion at its optimum over the variance ratios; up to the constants that :func:`deviance` adds."""
+    reml = _is_reml(method)
+    if reduced.n_factors == 1:
+        one = reml_one.gather(reduced, reml=reml)
+        return reml_one.search(one).at.value(one)
+    blocks = criterion.stack([reduced], reml=reml)
+    state = criterion.evaluate(blocks, search_two(blocks).theta[:, None], order=0)
+    return float(criterion.criterion(state, n=reduced.n, p=reduced.p, reml=reml)[0, 0])
 
 
 def random_effects(fit: MixedFit) -> list[tuple[IntArray, Array, Array]]:
@@ -196,16 +208,37 @@ def _constant(r: Reduced, reml: bool) -> float:
 
 def _fit_all(sets: Sequence[Reduced], method: Method) -> list[MixedFit]:
     reml = _is_reml(method)
-    status = [r.status for r in sets]
     fits: list[MixedFit | None] = [None] * len(sets)
-    ready = [i for i, word in enumerate(status) if word == "ok"]
+    ready = []
+    for i, r in enumerate(sets):
+        if r.status != "ok":
+            fits[i] = _least_squares(r, r.status, method)
+        elif r.n_factors == 1:
+            fits[i] = _fit_one(r, method)
+        else:
+            ready.append(i)
     if ready:
         blocks = criterion.stack([sets[i] for i in ready], reml=reml)
-        found = search(blocks)
+        found = search_two(blocks)
         for row, i in enumerate(ready):
-            part = blocks.take(np.array([row]))
-            fits[i] = _assemble(sets[i], part, found, row, method)
-    return [_least_squares(r, word, method) if done is None else done for r, word, done in zip(sets, status, fits, strict=True)]
+            fits[i] = _assemble(sets[i], blocks.take(np.array([row])), found, row, method)
+    return [done for done in fits if done is not None]
+
+
+def _fit_one(r: Reduced, method: Method) -> MixedFit:
+    one = reml_one.gather(r, reml=method == "reml")
+    best = reml_one.search(one)
+    if best.unbounded:
+        return _least_squares(r, "zero_residual", method)
+    at = best.at
+    zero = at.theta <= 0.0
+    relative = 0.0 if zero else abs(at.slope) / at.level
+    converged = best.converged and relative < 1e-6
+    optimum = Optimum(best.iterations, best.evaluations, best.optima, np.array([at.slope]), relative, converged)
+    ypy = float(at.root[-1, -1]) ** -2
+    value = at.value(one) + _constant(r, one.reml)
+    parts = reml_one.components(at, one)
+    return _finish(r, at.root, ypy / one.df, np.array([at.theta]), value, np.array([zero]), optimum, method, parts)
 
 
 def _told_apart(r: Reduced, here: Components | None = None) -> str:
@@ -227,22 +260,17 @@ def _rank_of(information: Array) -> str:
 def _assemble(r: Reduced, blocks: criterion.Blocks, found: Found, row: int, method: Method) -> MixedFit:
     reml = method == "reml"
     if found.unbounded[row]:
-        told = "ok" if r.n_factors == 1 else _told_apart(r)
+        told = _told_apart(r)
         return _least_squares(r, "zero_residual" if told == "ok" else told, method)
     theta = found.theta[row]
     boundary = theta <= 0.0
-    if r.n_factors == 1:
-        at, slope_at, noise_at, ypy, root, parts = criterion.optimum_of_one(blocks, float(theta[0]))
-        slope, noise = np.array([slope_at]), np.array([noise_at])
-    else:
-        state = criterion.evaluate(blocks, theta[None, None])
-        slopes, noises = criterion.gradient(state, n=r.n, p=r.p, reml=reml)
-        slope, noise = slopes[0, 0], noises[0, 0]
-        at = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0])
-        ypy, root = float(state.ypy[0, 0]), state.root[0, 0]
-        parts = criterion.components(state, r.n, reml=reml)
-        if (told := _told_apart(r, parts)) != "ok":
-            return _least_squares(r, told, method)
+    state = criterion.evaluate(blocks, theta[None, None])
+    slopes, noises = criterion.gradient(state, n=r.n, p=r.p, reml=reml)
+    slope, noise = slopes[0, 0], noises[0, 0]
+    value = float(criterion.criterion(state, n=r.n, p=r.p, reml=reml)[0, 0]) + _constant(r, reml)
+    parts = criterion.components(state, r.n, reml=reml)
+    if (told := _told_apart(r, parts)) != "ok":
+        return _least_squares(r, told, method)
     relative = float(np.where(boundary, 0.0, np.abs(slope) / noise).max())
     optimum = Optimum(
         iterations=int(found.iterations[row]),
@@ -252,12 +280,25 @@ def _assemble(r: Reduced, blocks: criterion.Blocks, found: Found, row: int, meth
         relative_gradient=relative,
         converged=bool(found.converged[row]) and relative < 1e-6,
     )
-    value = at + _constant(r, reml)
-    sigma2 = r.scale**2 * ypy / blocks.df
-    if sigma2 <= (ROUNDING * r.resolution) ** 2 * r.n / r.sizes.sum():
+    return _finish(r, state.root[0, 0], float(state.ypy[0, 0]) / blocks.df, theta, value, boundary, optimum, method, parts)
+
+
+def _finish(
+    r: Reduced,
+    root: Array,
+    sigma2: float,
+    theta: Array,
+    value: float,
+    boundary: BoolArray,
+    optimum: Optimum,
+    method: Method,
+    parts: Components,
+) -> MixedFit:
+    """The record of an identified model; `sigma2` in the scale of the reduced outcome, `value` the full -2 log-likelihood."""
+    sigma2 *= r.scale**2
+    if sigma2 <= (ROUNDING * r.resolution) ** 2 * r.n / float(np.add.reduce(r.sizes)):
         return _least_squares(r, "zero_residual", method)
-    identified = np.ones(theta.size, dtype=np.bool_)
-    return _record(r, root, sigma2, theta, -0.5 * value, boundary, identified, "ok", optimum, method, parts)
+    return _record(r, root, sigma2, theta, -0.5 * value, boundary, np.ones(theta.size, dtype=np.bool_), "ok", optimum, method, parts)
 
 
 def _least_squares(r: Reduced, status: str, method: Method) -> MixedFit:
@@ -299,10 +340,9 @@ def _record(
 ) -> MixedFit:
     p = r.p
     gamma = -root[p, :p] / root[p, p]
-    half = root[:p, :p] @ r.basis_inverse.T  # (p, p): half' half is (X'MX)^-1
     return MixedFit(
-        beta=r.offset + r.scale * (r.basis_inverse @ gamma),
-        cov_beta=sigma2 * (half.T @ half),
+        beta=r.offset + r.scale * r.basis_inverse.dot(gamma),
+        half=root[:p, :p].dot(r.basis_inverse.T),
         theta=theta,
         sigma2=float(sigma2),
         variances=theta * sigma2,

@@ -15,9 +15,8 @@ from scipy.optimize import brentq, minimize, minimize_scalar
 from scipy.special import ndtri
 
 from trialkit._kernels import reml_criterion as criterion
-from trialkit._kernels.reml_fit import Method, MixedFit, fit_reduced
+from trialkit._kernels.reml_fit import Method, MixedFit, fit_reduced, least_criterion
 from trialkit._kernels.reml_reduction import STATUS, Array, Reduced
-from trialkit._kernels.reml_search import search
 from trialkit._kernels.structured import Blocks, Stack
 from trialkit._kernels.structured_fit import fit_blocks, least
 
@@ -52,8 +51,7 @@ def profile_contrasts(reduced: Reduced, L: Array, *, level: float = 0.95) -> Arr
 def _contrast_limits(reduced: Reduced, c: Array, estimate: float, se: float, best: float, z: float) -> tuple[float, float]:
     def root_deviance(value: float) -> float:
         held = _hold_contrast(reduced, c, value)
-        theta = search(criterion.stack([held], reml=False)).theta[0]
-        return float(np.sqrt(max(_criterion_at(held, theta, reml=False) - best, 0.0)))
+        return float(np.sqrt(max(least_criterion(held, method="ml") - best, 0.0)))
 
     below = _secant(lambda d: root_deviance(estimate - d), z, z * se)
     above = _secant(lambda d: root_deviance(estimate + d), z, z * se)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -103,16 +103,23 @@ def independent_columns(X: Array, *, tolerance: float = RANK_TOLERANCE) -> IntAr
     array([0, 1, 3])
     """
     X = np.asarray(X, dtype=np.float64)
+    n, p = X.shape
     constant = _constant_column(X)
+    means = np.zeros(p)
     if constant is not None:
-        X = X - X.mean(axis=0) * (np.arange(X.shape[1]) != constant)
-    norms = np.sqrt(np.einsum("ij,ij->j", X, X))
-    if X.shape[0] >= X.shape[1] and norms.all():
+        means = X[:, constant].dot(X) / (n * X[0, constant])
+        means[constant] = 0.0
+    products = np.zeros((p, p))
+    for low in range(0, n, _CHUNK):
+        part = X[low : low + _CHUNK].T - means[:, None]
+        products += part.dot(part.T)
+    norms = np.sqrt(products.diagonal())
+    if n >= p and norms.all():
         # a Cholesky pivot is a column's length outside those before it; where all are far from the tolerance, rounding decides nothing
-        scaled = X / norms
-        factor, failed = lapack.dpotrf(scaled.T @ scaled, lower=1, clean=1)
-        if not failed and factor.diagonal().min() > max(1e-3, 10.0 * tolerance):
-            return np.arange(X.shape[1], dtype=np.intp)
+        factor, failed = lapack.dpotrf(products.T, 1, 1)
+        if not failed and (factor.diagonal() > max(1e-3, 10.0 * tolerance) * norms).all():
+            return np.arange(p, dtype=np.intp)
+    X = X - means
     kept: list[int] = []
     basis = np.empty((X.shape[0], min(X.shape)), order="F")
     start = [] if constant is None else [constant]
@@ -144,11 +151,28 @@ def reduce(X: Array, y: Array, groups: Sequence[NDArray[Any]], *, weights: Array
     ------
     ValueError : shapes that do not fit, values that are not finite, linearly dependent columns, factors that are not nested
     """
-    X = np.asarray(X, dtype=np.float64)
-    y = np.asarray(y, dtype=np.float64)
-    n, p = check(X, y, groups)
-    root, log_weights = root_weights(weights, n)
-    codes, levels, starts = nested_codes(groups)
+    return reduce_sets([(X, y)], groups, weights=weights)[0]
+
+
+def reduce_sets(sets: Sequence[tuple[Array, Array]], groups: Sequence[NDArray[Any]], *, weights: Array | None = None) -> list[Reduced]:
+    """:func:`reduce` of many (X, y) with the same rows and groups, which are looked at once."""
+    found: tuple[IntArray, tuple[IntArray, ...], IntArray] | None = None
+    out = []
+    for X, y in sets:
+        X, y = np.asarray(X, dtype=np.float64), np.ascontiguousarray(y, dtype=np.float64)
+        n, _ = check(X, y, groups)
+        if found is None:
+            root, log_weights = root_weights(weights, n)
+            found = nested_codes(groups)
+        out.append(_reduced(X, y, found, root, log_weights))
+    return out
+
+
+def _reduced(
+    X: Array, y: Array, nested: tuple[IntArray, tuple[IntArray, ...], IntArray], root: Array | None, log_weights: float
+) -> Reduced:
+    n, p = X.shape
+    codes, levels, starts = nested
     done = project(X, y, root)
     basis, status = done.basis, done.status
     within, rows, sizes = group_sums(basis.space, codes, levels[-1].size, root)
@@ -186,34 +210,55 @@ class Projected:
 def project(X: Array, y: Array, root: Array | None) -> Projected:
     """An orthonormal basis of X (n, p), and beside it the least-squares residual of y (n,); `root` holds the roots of the weights."""
     n, p = X.shape
-    basis = orthonormal_basis(X, root)
-    outcome, shift, flat = basis.centre(y)
+    if n < p:
+        raise ValueError("X has more columns than rows; see independent_columns")
+    constant = _constant_column(X)
+    space = np.empty((n, p + 1), order="F")
+    outcome, shift, low, high = _centred_outcome(y, constant)
+    furthest, flat = max(-low, high), constant is not None and max(-low, high) <= 4e-16 * max(abs(shift), 1e-300)
     if root is not None:
-        outcome = outcome * root
+        outcome *= root
+        furthest = float(np.abs(outcome).max())
     # sums of squares of very small or very large numbers leave the range of doubles; a power of two costs no digit
-    unit = 2.0 ** min(max(math.frexp(float(np.abs(outcome).max()))[1], -1000), 1000)
-    outcome = outcome / unit
-    gamma = basis.Q.T @ outcome
-    residual = outcome - basis.Q @ gamma
-    again = basis.Q.T @ residual  # a second sweep: the residual is orthogonal to X to the last digit
-    residual -= basis.Q @ again
-    gamma += again
-    length = math.sqrt(float(residual @ residual))
-    offset = unit * (basis.inverse @ gamma)
-    if basis.constant is not None:
-        offset[basis.constant] += shift / basis.value
-    resolution = float(np.spacing(np.abs(y).max()))
+    unit = 2.0 ** min(max(math.frexp(furthest)[1], -1000), 1000)
+    residual, columns = space[:, p], space.T[:p]
+    np.multiply(outcome, 1.0 / unit, out=residual)
+    basis, gamma, length, total = _with_outcome(space, *_centred_columns(X, constant, root, space), constant)
+    again = columns.dot(residual)  # a second sweep: the residual is orthogonal to X to the last digit
+    residual -= again.dot(columns)
+    gamma += length * again
+    final = math.sqrt(float(residual.dot(residual)))
+    length *= final
+    offset = unit * basis.inverse.dot(gamma)
+    if constant is not None:
+        offset[constant] += shift / basis.value
+    resolution = math.ulp(max(abs(shift + low), abs(shift + high)))
     status = "ok"
     if n <= p:
         status = "saturated"
     elif flat:
         status = "constant_outcome"
-    elif length <= max(1e-11 * math.sqrt(float(outcome @ outcome)), ROUNDING * resolution / unit * math.sqrt(n)):
+    elif length <= max(1e-11 * total, ROUNDING * resolution / unit * math.sqrt(n)):
         status = "exact_fit"
     elif not RANGE[0] < unit * length < RANGE[1]:
         status = "out_of_range"
-    basis.space[:, p] = residual / length if status == "ok" else 0.0
+    if status == "ok":
+        residual *= 1.0 / final
+    else:
+        residual[:] = 0.0
     return Projected(basis, offset, unit * length, resolution, status)
+
+
+def _centred_outcome(y: Array, constant: int | None) -> tuple[Array, float, float, float]:
+    """A copy of y less a constant when X has one; the constant; the least and largest of what is left."""
+    shift = 0.0
+    if constant is None:
+        centred = y.copy()
+    else:
+        centred = y - np.add.reduce(y) / y.size
+        centred -= np.add.reduce(centred) / y.size  # the first mean of large numbers is itself rounded
+        shift = float(y[0]) - float(centred[0])
+    return centred, shift, float(centred.min()), float(centred.max())
 
 
 def check(X: Array, y: Array, groups: Sequence[NDArray[Any]]) -> tuple[int, int]:
@@ -279,36 +324,66 @@ def orthonormal_basis(X: Array, root: Array | None) -> Basis:
     if n < p:
         raise ValueError("X has more columns than rows; see independent_columns")
     constant = _constant_column(X)
-    work = np.array(X, order="F")
-    centring = np.eye(p)
-    value = 1.0
+    space = np.zeros((n, p + 1), order="F")
+    return _with_outcome(space, *_centred_columns(X, constant, root, space), constant)[0]
+
+
+def _centred_columns(X: Array, constant: int | None, root: Array | None, space: Array) -> tuple[Array, float]:
+    """The columns of X into the first of `space`, weighted, less their means (p,) when there is a constant; the means, and its value."""
+    n, p = X.shape
+    work = space.T[:p]  # a row a column of X: each a run of memory
+    work[:] = X.T
+    means, value = np.zeros(p), 1.0
     if constant is not None:
         value = float(X[0, constant])
-        means = X.mean(axis=0) if root is None else (root * root) @ X / (root @ root)
+        means = work.dot(work[constant]) / (n * value) if root is None else (root * root).dot(X) / root.dot(root)
         means[constant] = 0.0
-        work -= means
-        centring[constant] -= means / value
+        work -= means[:, None]
     if root is not None:
-        work *= root[:, None]
-    norms = np.sqrt(np.einsum("ij,ij->j", work, work))
-    if not np.all(norms > 0):
+        work *= root
+    return means, value
+
+
+def _with_outcome(space: Array, means: Array, value: float, constant: int | None) -> tuple[Basis, Array, float, float]:
+    """Orthonormalise `space` (n, p + 1) in place: centred columns of X, then an outcome, of which its residual over its length is left.
+
+    Returns the basis, the outcome's coordinates (p,) on it, the length of its residual and its own length. One Cholesky factor of the
+    cross-products does all of it, unless columns are nearly collinear or the residual is next to nothing.
+    """
+    p = space.shape[1] - 1
+    products = space.T.dot(space)
+    *norms, total = np.sqrt(products.diagonal()).tolist()
+    if not min(norms) > 0.0:
         raise ValueError("X has a column of zeros, or a second constant; see independent_columns")
-    work /= norms
-    factor, failed = lapack.dpotrf(work.T @ work, lower=1, clean=1)
-    pivots = factor.diagonal()
-    good = not failed and bool(pivots.min() > 1e-3)
-    space = np.empty((n, p + 1), order="F")
-    if good:
-        inverse = lapack.dtrtri(factor, lower=1)[0].T
-        np.matmul(work, inverse, out=space[:, :p])
-    else:  # nearly collinear: Householder keeps Q orthonormal where cross-products would not
-        space[:, :p], R = np.linalg.qr(work)
-        pivots = np.abs(np.diagonal(R))
-        if pivots.min() < RANK_TOLERANCE:
-            raise ValueError("the columns of X are linearly dependent; see independent_columns")
-        inverse = np.linalg.inv(R)
-    inverse = centring @ (inverse / norms[:, None])
-    return Basis(space, inverse, float(np.log(pivots).sum() + np.log(norms).sum()), constant, value)
+    if total == 0.0:
+        products[p, p] = 1.0
+    factor, failed = lapack.dpotrf(products.T, 1, 1)
+    *pivots, last = factor.diagonal().tolist()
+    if not failed and last > 1e-3 * (total or 1.0) and all(pivot > 1e-3 * norm for pivot, norm in zip(pivots, norms, strict=True)):
+        turn = lapack.dtrtri(factor, 1)[0]
+        gamma, length = factor[p, :p].copy(), last if total else 0.0
+        blas.dtrmm(1.0, turn, space, side=1, lower=1, trans_a=1, overwrite_b=1)
+        inverse = turn[:p, :p].T
+    else:
+        pivots, inverse, gamma = _householder(space, np.array(norms))
+        length = 1.0
+    if constant is not None:
+        inverse = inverse.copy()
+        inverse[constant] -= (means / value).dot(inverse)
+    return Basis(space, inverse, sum(map(math.log, pivots)), constant, value), gamma, length, total
+
+
+def _householder(space: Array, norms: Array) -> tuple[list[float], Array, Array]:
+    """The slow way: Householder keeps the basis orthonormal where cross-products would not. The residual keeps its length."""
+    p = space.shape[1] - 1
+    Q, R = np.linalg.qr(space[:, :p] / norms)
+    pivots = np.abs(np.diagonal(R))
+    if pivots.min() < RANK_TOLERANCE:
+        raise ValueError("the columns of X are linearly dependent; see independent_columns")
+    space[:, :p] = Q
+    gamma = space[:, p] @ Q
+    space[:, p] -= Q @ gamma
+    return (pivots * norms).tolist(), np.linalg.inv(R) / norms[:, None], gamma
 
 
 def nested_codes(groups: Sequence[NDArray[Any]]) -> tuple[IntArray, tuple[IntArray, ...], IntArray]:
@@ -338,8 +413,8 @@ def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
     if codes.max() >= 4 * codes.size + 64:
         levels, index = np.unique(codes, return_inverse=True)
         return index.astype(np.intp), np.asarray(levels, dtype=np.intp)
-    present = np.bincount(codes) > 0
-    levels = np.flatnonzero(present)
+    present = np.bincount(codes).astype(np.bool_)
+    levels = present.nonzero()[0]
     if levels.size == present.size:
         return codes, levels
     return (np.cumsum(present) - 1)[codes], levels
@@ -348,31 +423,32 @@ def _consecutive(codes: NDArray[Any]) -> tuple[IntArray, IntArray]:
 def group_sums(A: Array, codes: IntArray, J: int, root: Array | None, *, cross: int | None = None) -> tuple[Array, Array, Array]:
     """Cross-products within groups, group rows (sums over root sizes) and sizes; `cross` limits the cross-products to the first columns."""
     n, q = A.shape
-    sizes: Array
-    sums: Array
+    At = A.T  # a row a column of A, which is kept by columns
     if root is None:
         sizes = np.bincount(codes, minlength=J).astype(np.float64)
-        weighted = A
+        weighted = At
     else:
         sizes = np.asarray(np.bincount(codes, root * root, J), dtype=np.float64)
-        weighted = A * root[:, None]
+        weighted = At * root
     if n * q <= 100_000:
-        cells = (codes[:, None] * q + np.arange(q)).ravel()
-        sums = np.asarray(np.bincount(cells, weighted.ravel(), J * q), dtype=np.float64).reshape(J, q)
+        cells = (codes + (J * np.arange(q))[:, None]).ravel()
+        sums = np.asarray(np.bincount(cells, weighted.ravel(), J * q), dtype=np.float64).reshape(q, J)
     else:
-        sums = np.empty((J, q))
+        sums = np.empty((q, J))
         for j in range(q):
-            sums[:, j] = np.bincount(codes, weighted[:, j], J)
-    means = sums[:, :cross] / sizes[:, None]
-    within = np.zeros((means.shape[1], means.shape[1]))
+            sums[j] = np.bincount(codes, weighted[j], J)
+    means = sums[:cross] / sizes
+    within = np.zeros((means.shape[0], means.shape[0]))
+    columns = At[:cross]
     for low in range(0, n, _CHUNK):  # about the means, not by subtraction of squares; in pieces that stay in the processor's cache
         part = slice(low, low + _CHUNK)
-        deviations = means[codes[part]]
+        deviations = means.take(codes[part], axis=1)
         if root is not None:
-            deviations *= root[part, None]
-        np.subtract(A[part, :cross], deviations, out=deviations)
-        within += deviations.T @ deviations
-    return within, sums / np.sqrt(sizes)[:, None], sizes
+            deviations *= root[part]
+        np.subtract(columns[:, part], deviations, out=deviations)
+        within += deviations.dot(deviations.T)
+    sums /= np.sqrt(sizes)
+    return within, np.ascontiguousarray(sums.T), sizes
 
 
 def identification(within: Array, rows: Array, sizes: Array, starts: IntArray, n: int, p: int) -> str:

@@ -1,4 +1,4 @@
-"""Where the (restricted) likelihood is largest: variance ratios at or above zero, found for many data sets in step.
+"""Where the (restricted) likelihood of two nested random intercepts is largest, for many data sets in step.
 
 Two rules guard against the usual faults. A variance is put at zero only when the derivative *in the ratio itself* points outward there (the
 derivative in its square root is zero at zero whatever the data say), and every local optimum met on a scan of the whole range is polished
@@ -8,21 +8,18 @@ zero, logarithmic far away.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, grid_of_two, hessian, scan_of_one, slope_of_one
+from trialkit._kernels.reml_criterion import Blocks, State, criterion, evaluate, gradient, grid_of_two, hessian
 from trialkit._kernels.reml_reduction import Array, IntArray
 
 BoolArray = NDArray[np.bool_]
 
-# theta * size on which the criterion is scanned; the far points are for outcomes that hardly vary within groups
-_SCAN = np.array([0.0, 0.01, 0.04, 0.12, 0.35, 1.0, 3.0, 10.0, 40.0, 300.0, 1e4, 1e7, 1e11])
+# theta * size on which the criterion is scanned, for either factor
 _SCAN_TWO = np.array([0.0, 0.04, 0.4, 3.0, 30.0, 1e3, 1e6])
-_AT = np.log1p(_SCAN)
 _LIMIT = 1e11  # theta * size beyond which the residual variance is called zero
 _MAX_STEPS = 100
 
@@ -39,181 +36,8 @@ class Found:
     unbounded: BoolArray  # (S,)    the criterion still falls at the upper limit: zero residual variance
 
 
-def search(blocks: Blocks) -> Found:
-    """Global optimum of each data set in `blocks`."""
-    if blocks.n_factors == 2:
-        return _search_two(blocks)
-    return _search_alone(blocks) if blocks.n_sets == 1 else _search_one(blocks)
-
-
-def _search_alone(blocks: Blocks) -> Found:
-    """`_search_one` for one data set, without its bookkeeping."""
-    size = float(blocks.typical_size()[0, 0])
-    slope, noise = scan_of_one(blocks, _SCAN / size)
-    unbounded = bool(slope[-1] < -1e-9 * noise[-1])
-    zero = bool(slope[0] >= -4e-15 * noise[0])
-    if zero:
-        slope[0] = abs(slope[0])
-    cells = np.flatnonzero((slope[:-1] < 0.0) & (slope[1:] >= 0.0))
-    theta, converged, steps = 0.0, zero, 0
-    if cells.size:
-        runs = [_newton_single(blocks, size, slope, int(cell)) for cell in cells]
-        steps = sum(run[2] for run in runs)
-        best = min(runs, key=lambda run: run[1])
-        if not zero or best[1] < slope_of_one(blocks, 0.0)[0]:
-            theta, _, _, converged = best
-    return Found(
-        np.array([[theta]]),
-        np.array([steps]),
-        np.array([_SCAN.size + steps]),
-        np.array([cells.size + zero]),
-        np.array([converged and not unbounded]),
-        np.array([unbounded]),
-    )
-
-
-def _search_one(blocks: Blocks) -> Found:
-    S = blocks.n_sets
-    size = np.broadcast_to(blocks.typical_size()[:, 0], (S,))
-    value, slope, noise = _scan_one(blocks, size)
-    unbounded = slope[:, -1] < -1e-9 * noise[:, -1]
-
-    zero = slope[:, 0] >= -4e-15 * noise[:, 0]  # at zero the criterion rises, or is flat to the last digit: an optimum at the boundary
-    slope[zero, 0] = np.abs(slope[zero, 0])
-    theta = np.zeros(S)
-    converged = zero.copy()
-    optima = zero.astype(np.intp)
-    iterations = np.zeros(S, dtype=np.intp)
-    evaluations = np.full(S, _SCAN.size, dtype=np.intp)
-
-    sets, cells = np.nonzero((slope[:, :-1] < 0.0) & (slope[:, 1:] >= 0.0))
-    if sets.size:
-        run = _newton_one(blocks.take(sets), size[sets], slope[sets], cells)
-        np.add.at(optima, sets, 1)
-        np.add.at(iterations, sets, run.steps)
-        np.add.at(evaluations, sets, run.steps)
-        if optima.max() == 1:
-            first = np.arange(sets.size)
-        else:
-            order = np.lexsort((run.value, sets))
-            first = order[np.concatenate(([True], sets[order][1:] != sets[order][:-1]))]
-            first = first[~zero[sets[first]] | (run.value[first] < value[sets[first], 0])]
-        theta[sets[first]] = run.theta[first]
-        converged[sets[first]] = run.converged[first]
-    return Found(theta[:, None], iterations, evaluations, optima, converged & ~unbounded, unbounded)
-
-
-def _scan_one(blocks: Blocks, size: Array) -> tuple[Array, Array, Array]:
-    """Criterion, its slope in theta and the rounding level of the slope (S, G) on the scan."""
-    state = evaluate(blocks, (_SCAN / size[:, None])[..., None], order=1)
-    slope, noise = gradient(state, n=blocks.n, p=blocks.p, reml=blocks.reml)
-    return criterion(state, n=blocks.n, p=blocks.p, reml=blocks.reml), slope[..., 0], noise[..., 0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Inside:
-    theta: Array
-    value: Array
-    steps: IntArray
-    converged: BoolArray
-
-
-def _newton_one(blocks: Blocks, size: Array, slopes: Array, cells: IntArray) -> _Inside:
-    """Newton's method for the zero of the slope in t, kept inside the scan's cell where its sign changes; S data sets in step.
-
-    `slopes` (S, G) are those of the scan. The last step is taken on trust: it is below 1e-7 of t, and the next would be about its square.
-    """
-    n, p, reml = blocks.n, blocks.p, blocks.reml
-    S = size.size
-    rows = np.arange(S)
-    low, high = _AT[cells], _AT[cells + 1]
-    t = _start(slopes * (1.0 + _SCAN), rows, cells)
-    theta, value = np.empty(S), np.empty(S)
-    steps = np.full(S, _MAX_STEPS, dtype=np.intp)
-    converged = np.zeros(S, dtype=np.bool_)
-    live = rows
-    part = blocks
-    for step in range(_MAX_STEPS):
-        ratio = np.expm1(t) / size
-        state = evaluate(part, ratio[:, None, None], order=2)
-        g, level = gradient(state, n=n, p=p, reml=reml)
-        g, level = g[:, 0, 0], level[:, 0, 0]
-        h = hessian(state, n=n, p=p, reml=reml)[0][:, 0, 0, 0]
-        falling = g < 0.0
-        low, high = np.where(falling, t, low), np.where(falling, high, t)
-        curvature = h * (1.0 / size + ratio) + g  # of the criterion in t, over the derivative of theta in t
-        good = curvature > 0.0
-        new = t - g / np.where(good, curvature, np.inf)
-        good &= (new > low) & (new < high)
-        exact = np.abs(g) <= 4e-15 * level
-        new = np.where(exact, t, np.where(good, new, 0.5 * (low + high)))
-        done = exact | (good & (np.abs(new - t) <= 1e-7 * t)) | (high - low <= 4e-16 * high)
-        if done.any():
-            i = live[done]
-            theta[i] = (np.expm1(new) / size)[done]
-            value[i] = criterion(state, n=n, p=p, reml=reml)[done, 0]
-            steps[i], converged[i] = step + 1, True
-            if done.all():
-                break
-            keep = ~done
-            live, new, low, high, size = live[keep], new[keep], low[keep], high[keep], size[keep]
-            part = blocks.take(live)
-        t = new
-    else:
-        theta[live], value[live] = np.expm1(t) / size, np.inf
-    return _Inside(theta, value, steps, converged)
-
-
-def _newton_single(blocks: Blocks, size: float, slopes: Array, cell: int) -> tuple[float, float, int, bool]:
-    """`_newton_one` for one data set, in plain numbers: ratio, criterion, steps, whether it converged."""
-    low, high = float(_AT[cell]), float(_AT[cell + 1])
-    t = _start_of_one(slopes, cell)
-    value, converged, step = float("inf"), False, 0
-    while step < _MAX_STEPS and not converged:
-        step += 1
-        ratio = math.expm1(t) / size
-        value, g, level, h = slope_of_one(blocks, ratio)
-        low, high = (t, high) if g < 0.0 else (low, t)
-        if abs(g) <= 4e-15 * level:
-            converged = True
-            break
-        curvature = h * (1.0 / size + ratio) + g
-        new = t - g / curvature if curvature > 0.0 else low
-        good = low < new < high
-        if not good:
-            new = 0.5 * (low + high)
-        converged = (good and abs(new - t) <= 1e-7 * t) or high - low <= 4e-16 * high
-        t = new
-    return math.expm1(t) / size, value, step, converged
-
-
-def _start_of_one(slopes: Array, cell: int) -> float:
-    """`_start` in plain numbers."""
-    third = cell + 2 if cell + 2 < _AT.size else cell - 1
-    at = (cell, cell + 1, third)
-    a, b, c = (float(_AT[k]) for k in at)
-    fa, fb, fc = (float(slopes[k]) * (1.0 + float(_SCAN[k])) for k in at)
-    secant = (a * fb - b * fa) / (fb - fa)
-    if fc in (fa, fb):
-        return secant
-    guess = (secant * fc - (b * fc - c * fb) / (fc - fb) * fa) / (fc - fa)
-    return guess if a < guess < b else secant
-
-
-def _start(slope: Array, rows: IntArray, cells: IntArray) -> Array:
-    """Zero of the slope in t by inverse quadratic interpolation through the cell and the next point, or the secant if that leaves it."""
-    third = np.where(cells + 2 < _AT.size, cells + 2, cells - 1)
-    a, b, c = _AT[cells], _AT[cells + 1], _AT[third]
-    fa, fb, fc = slope[rows, cells], slope[rows, cells + 1], slope[rows, third]
-    secant = (a * fb - b * fa) / (fb - fa)
-    gap = fc - fb
-    other = (b * fc - c * fb) / np.where(gap == 0.0, np.inf, gap)
-    gap = fc - fa
-    guess = (secant * fc - other * fa) / np.where(gap == 0.0, np.inf, gap)
-    return np.asarray(np.where((guess > a) & (guess < b), guess, secant))
-
-
-def _search_two(blocks: Blocks) -> Found:
+def search_two(blocks: Blocks) -> Found:
+    """Global optimum of each data set in `blocks`, which have two grouping factors."""
     S = blocks.n_sets
     size = np.broadcast_to(blocks.typical_size(), (S, 2))
     G = _SCAN_TWO.size

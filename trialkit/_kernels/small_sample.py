@@ -68,8 +68,9 @@ def kenward_roger(fit: Fit, L: Array, *, information: Information = "expected", 
     if fit.method != "reml":
         raise ValueError("Kenward-Roger inference needs a REML fit")
     C, kept, W = _prepare(fit, L, information, at_zero)
-    cov = fit.unit * (C @ _adjusted(kept, W) @ C.T)
-    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
+    CP, plain = C @ kept.P, C.dot(C.T)
+    cov = fit.unit * (plain + _adjustment(C, CP, kept, W))
+    return Inference(np.dot(L, fit.beta), np.sqrt(cov.diagonal()), _df(C, CP, plain.diagonal(), W), cov)
 
 
 def satterthwaite(fit: Fit, L: Array, *, information: Information = "observed", at_zero: AtZero = "drop") -> Inference:
@@ -87,8 +88,9 @@ def satterthwaite(fit: Fit, L: Array, *, information: Information = "observed", 
     ValueError : the fit's status forbids inference
     """
     C, kept, W = _prepare(fit, L, information, at_zero)
-    cov = fit.unit * (C @ C.T)
-    return Inference(L @ fit.beta, np.sqrt(np.diagonal(cov)), _df(C, kept, W), cov)
+    plain = C.dot(C.T)
+    cov = fit.unit * plain
+    return Inference(np.dot(L, fit.beta), np.sqrt(cov.diagonal()), _df(C, C @ kept.P, plain.diagonal(), W), cov)
 
 
 def variance_covariance(fit: Fit, *, information: Information = "expected", at_zero: AtZero = "keep") -> Array:
@@ -117,13 +119,14 @@ def kenward_roger_f(
     O, T = _directions(C)
     q = O.shape[0]
     # in orthonormal whitened directions the paper's Theta is a projection, O'O
-    products = O @ kept.P @ O.T
+    OP = O @ kept.P
+    products = OP @ O.T
     traces = np.einsum("kii->k", products)
     A1 = float(traces @ W @ traces)
     A2 = float(np.einsum("kl,kij,lji->", W, products, products))
     df, scaling = _kr_f_df(A1, A2, q)
     x = T @ _difference(fit, L, null)
-    unscaled = float(x @ np.linalg.solve(O @ _adjusted(kept, W) @ O.T, x)) / (q * fit.unit)
+    unscaled = float(x @ np.linalg.solve(np.eye(q) + _adjustment(O, OP, kept, W), x)) / (q * fit.unit)
     return FTest(scaling * unscaled, q, df, scaling, unscaled)
 
 
@@ -139,7 +142,8 @@ def satterthwaite_f(
     q = O.shape[0]
     x = T @ _difference(fit, L, null)
     # the independent directions are the principal axes of the contrasts as they are given, as in lmerTest
-    nu = _df(np.linalg.svd(C, full_matrices=False)[2][:q], kept, W)
+    axes = np.linalg.svd(C, full_matrices=False)[2][:q]
+    nu = _df(axes, axes @ kept.P, np.ones(q), W)
     F = float(x @ x) / (q * fit.unit)
     return FTest(F, q, _fai_cornelius_df(nu), 1.0, F)
 
@@ -152,7 +156,7 @@ def _prepare(fit: Fit, L: Array, information: Information, at_zero: AtZero | Non
     if at_zero is None:
         at_zero = "keep" if information == "expected" else "drop"
     kept, W = _information_inverse(fit, information, at_zero)
-    return L @ fit.basis_inverse @ fit.root[: fit.p, : fit.p].T, kept, W
+    return L.dot(fit.half.T), kept, W
 
 
 def _information_inverse(fit: Fit, information: Information, at_zero: AtZero) -> tuple[Components, Array]:
@@ -192,28 +196,31 @@ def _along_the_surface(fit: StructuredFit, twice: Array, information: Informatio
 def _inverse(A: Array) -> Array:
     """Inverse of a small symmetric matrix whose rows may differ in scale."""
     if A.shape[0] == 2:
-        a, b, d = A[0, 0], A[0, 1], A[1, 1]
-        return np.asarray(np.array([[d, -b], [-b, a]]) / (a * d - b * b))
+        (a, b), (_, d) = A.tolist()
+        scale = 1.0 / (a * d - b * b)
+        return np.array([[d * scale, -b * scale], [-b * scale, a * scale]])
     diagonal = np.diagonal(A)
     scale = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     outer = scale[:, None] * scale
     return np.asarray(np.linalg.inv(A / outer) / outer)
 
 
-def _df(C: Array, c: Components, W: Array) -> Array:
-    """2 v^2 / (g'Wg) for each whitened contrast: v its variance, g the derivative of v in the variance components."""
-    v = (C * C).sum(axis=-1)
-    g = ((C @ c.P) * C).sum(axis=-1).T  # (r, c)
-    return np.asarray(2.0 * v * v / ((g @ W) * g).sum(axis=-1))
+def _df(C: Array, CP: Array, v: Array, W: Array) -> Array:
+    """2 v^2 / (g'Wg) for each whitened contrast C (r, p): v (r,) its variance, g the derivative of v in the variance components.
+
+    `CP` (c, r, p) is C P_i.
+    """
+    g = np.einsum("crp,rp->rc", CP, C)
+    return np.asarray(2.0 * v * v / np.einsum("rc,rc->r", g.dot(W), g))
 
 
-def _adjusted(c: Components, W: Array) -> Array:
-    """Kenward-Roger's adjusted covariance over sigma^2, whitened (p, p): I + 2 sum W_ij (Q_ij - P_i P_j)."""
-    k, p = c.P.shape[:2]
-    bracket = (W.ravel() @ c.Q.reshape(k * k, p * p)).reshape(p, p)
-    weighted = (W @ c.P.reshape(k, p * p)).reshape(k, p, p)
-    bracket -= (weighted @ c.P).sum(axis=0)
-    return np.asarray(np.eye(p) + bracket + bracket.T)
+def _adjustment(C: Array, CP: Array, c: Components, W: Array) -> Array:
+    """What Kenward and Roger add to the covariance of whitened contrasts (r, r), over sigma^2: 2 C sum W_ij (Q_ij - P_i P_j) C'."""
+    k, r, p = CP.shape
+    by_contrast = CP.transpose(1, 0, 2)
+    bracket = C.dot(W.ravel().dot(c.Q.reshape(k * k, p * p)).reshape(p, p)).dot(C.T)
+    bracket -= (W @ by_contrast).reshape(r, k * p).dot(by_contrast.reshape(r, k * p).T)
+    return np.asarray(bracket + bracket.T)
 
 
 def _difference(fit: Fit, L: Array, null: Array | None) -> Array:

@@ -56,9 +56,9 @@ class StructuredFit:
         return -2.0 * self.log_likelihood
 
     @property
-    def basis_inverse(self) -> Array:
-        """(p, p) coefficients of X from those of the orthonormal basis."""
-        return self.blocks.basis_inverse
+    def half(self) -> Array:
+        """(p, p) half' half is (X'V^-1X)^-1 in units of `unit`."""
+        return self.root[: self.p, : self.p] @ self.blocks.basis_inverse.T
 
     @property
     def boundary(self) -> BoolArray:

@@ -33,11 +33,12 @@ class Column:
     """One column as numbers or as a factor.
 
     `levels` is None for numbers, then `values` is float64 with NaN for missing; for a factor `values` holds codes into `levels`
-    and -1 for missing.
+    and -1 for missing. `complete` is True when it is known that nothing is missing and that every level has a row.
     """
 
     values: Array | Codes  # (n,)
     levels: tuple[str, ...] | None = None
+    complete: bool = False
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -45,7 +46,9 @@ class Column:
         return np.isnan(self.values) if self.levels is None else self.values < 0
 
     def take(self, rows: NDArray[np.intp] | None) -> Column:
-        """The rows named, with the levels nobody has left out."""
+        """The rows named (all of them when None), with the levels nobody has left out."""
+        if rows is None and self.complete:
+            return self
         values = self.values if rows is None else self.values[rows]
         if self.levels is None:
             return Column(values)
@@ -148,12 +151,13 @@ class ModelFrame:
 
 def find_column(frame: pd.DataFrame, name: str, *, why: str) -> pd.Series[Any]:
     """A column by name, or an InputError with the nearest name."""
-    if name not in frame.columns:
+    try:
+        column: Any = frame[name]
+    except KeyError:
         options = [str(c) for c in frame.columns]
         near = nearest_word(name, options)
         hint = f" Did you mean {near!r}?" if near else f" Its columns: {few(options, 12)}."
-        raise InputError(f"the table has no column {name!r}, which is needed {why}.{hint}")
-    column: Any = frame[name]
+        raise InputError(f"the table has no column {name!r}, which is needed {why}.{hint}") from None
     if isinstance(column, pd.DataFrame):
         raise InputError(f"the column {name!r} stands twice in the table. Rename or remove one.")
     return cast("pd.Series[Any]", column)
@@ -170,7 +174,9 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
     column = find_column(frame, name, why=why)
     kind = column.dtype
     if isinstance(kind, np.dtype) and kind.kind in "fiu":  # the usual case, without pandas' questions about kinds
-        return _number(np.array(column.array, dtype=np.float64), name, as_factor=as_factor)
+        return _number(column.to_numpy(dtype=np.float64, copy=True), name, as_factor=as_factor)
+    if isinstance(kind, pd.StringDtype):
+        return _text_factor(column)
     if pd.api.types.is_complex_dtype(kind):
         raise InputError(f"the column {name!r} holds complex numbers, which cannot be analysed. Name a column of real numbers.")
     if not _is_plain(kind):
@@ -187,14 +193,14 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
 
 
 def _number(numbers: Array, name: str, *, as_factor: bool) -> Column:
-    infinite = np.isinf(numbers)
-    if infinite.any():
+    finite = bool(np.isfinite(numbers).all())
+    if not finite and (infinite := np.isinf(numbers)).any():
         row = int(np.flatnonzero(infinite)[0])
         raise InputError(f"row {row + 2}, column {name!r}: an infinite number cannot be analysed. Correct it or leave it empty.")
     if not as_factor:
-        return Column(numbers)
+        return Column(numbers, complete=finite)
     codes, found = pd.factorize(numbers, sort=True)
-    return Column(codes.astype(np.intp), tuple(cell_text(float(v)) for v in found))
+    return Column(codes.astype(np.intp, copy=False), tuple(cell_text(float(v)) for v in found), complete=finite)
 
 
 def _is_plain(kind: Any) -> bool:
@@ -206,14 +212,30 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _text_factor(column: pd.Series[Any]) -> Column:
-    # the arrays' own method: no Series or Index is built for a handful of levels
-    codes, found = column.array.factorize()
-    levels = [str(v) for v in np.asarray(found, dtype=object).tolist()]
+    codes, levels = _distinct(column.array)
+    complete = not len(codes) or int(codes.min()) >= 0
     # code-point order whatever the storage: R's order in the C locale, the same on every machine; a blank cell is missing
-    order = sorted((k for k, level in enumerate(levels) if level.strip()), key=levels.__getitem__)
-    place = np.full(len(levels) + 1, -1, dtype=np.intp)
-    place[order] = np.arange(len(order))
-    return Column(place[codes], tuple(levels[k] for k in order))
+    ordered = sorted(levels)
+    if "" in map(str.strip, ordered):
+        ordered, complete = [level for level in ordered if level.strip()], False
+    if ordered == levels:
+        return Column(codes.astype(np.intp), tuple(levels), complete)
+    where = dict(zip(ordered, range(len(ordered)), strict=True))
+    place = np.array([*(where.get(level, -1) for level in levels), -1], dtype=np.intp)  # the code -1 of a missing cell is the last place
+    return Column(place.take(codes), tuple(ordered), complete)
+
+
+def _distinct(array: Any) -> tuple[NDArray[np.integer[Any]], list[str]]:
+    """Codes (n,), -1 where missing, into the different texts in the order they are met."""
+    if isinstance(array, pd.arrays.ArrowStringArray):
+        # Arrow's own coding: no pandas object is built for a handful of levels
+        coded = array.__arrow_array__().combine_chunks().dictionary_encode()
+        indices = coded.indices
+        if indices.null_count:
+            indices = indices.fill_null(-1)
+        return indices.to_numpy(), coded.dictionary.to_pylist()
+    codes, found = array.factorize()
+    return codes, [str(v) for v in np.asarray(found, dtype=object).tolist()]
 
 
 def read_response(frame: pd.DataFrame, name: str) -> Array:
@@ -325,7 +347,7 @@ def design_matrix(
         blocks += arrays
         names += labels
         assign += [k] * len(labels)
-    x = np.empty((n, len(blocks)))
+    x = np.empty((n, len(blocks)), order="F")
     for j, block in enumerate(blocks):
         x[:, j] = block
     return x, tuple(names), tuple(assign), constant
@@ -429,24 +451,21 @@ def build(
     weighting = None if weights is None else _read_weights(frame, weights)
 
     n_table = len(outcome)
-    missing = {formula.response: np.isnan(outcome)}
-    for v, column in columns.items():
-        missing[v.column] = column.missing
-    for name, column in groupings:
-        missing[name] = column.missing
+    needed = {formula.response: Column(outcome)} | {v.column: column for v, column in columns.items()} | dict(groupings)
     if divided is not None and strata is not None:
-        missing[strata] = divided.missing
+        needed[strata] = divided
     if weighting is not None and weights is not None:
-        missing[weights] = np.isnan(weighting)
-    incomplete = np.logical_or.reduce(list(missing.values()))
-    rows = np.flatnonzero(~incomplete)
+        needed[weights] = Column(weighting)
+    blanks = {name: column.missing for name, column in needed.items() if not column.complete}
+    blanks = {name: blank for name, blank in blanks.items() if blank.any()}
+    missing = dict.fromkeys(needed, 0) | {name: int(blank.sum()) for name, blank in blanks.items()}
+    taken = np.flatnonzero(~np.logical_or.reduce(list(blanks.values()))) if blanks else None
+    rows = np.arange(n_table) if taken is None else taken
     if not len(rows):
-        worst = max(missing, key=lambda c: int(missing[c].sum()))
+        worst = max(missing, key=missing.__getitem__)
         raise InputError(
-            f"no row of the table is complete in every column of the model; {worst!r} is missing in "
-            f"{int(missing[worst].sum())} of {n_table} rows."
+            f"no row of the table is complete in every column of the model; {worst!r} is missing in {missing[worst]} of {n_table} rows."
         )
-    taken = None if len(rows) == n_table else rows
     kept = {v: column.take(taken) for v, column in columns.items()}
     x, names, assign, constant = design_matrix(formula.terms, formula.intercept, kept, len(rows))
     if not x.shape[1]:
@@ -460,7 +479,7 @@ def build(
     nested = []
     for name, column in groupings:
         part = column.take(taken)
-        nested.append(Grouping(name, part.values.astype(np.intp), part.levels or ()))
+        nested.append(Grouping(name, part.values.astype(np.intp, copy=False), part.levels or ()))
     ordered = tuple(nested) if crossed else nest(nested, declared=groups is not None)
     random = _random_columns(parts, kept, [g.name for g in ordered], len(rows)) if sloped or len(parts) > 2 or strata is not None else ()
     if divided is not None:
@@ -476,7 +495,7 @@ def build(
         weights=None if weighting is None else (weighting if taken is None else weighting[rows]),
         rows=rows,
         n_table=n_table,
-        missing=dict.fromkeys(missing, 0) if taken is None else {c: int(m.sum()) for c, m in missing.items()},
+        missing=missing,
         dropped=dropped,
         constant=constant,
         formula=formula,
