@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: demo test lint types check calibration push nightly release references synthetic bench lock clean
+.PHONY: demo test lint types check calibration push nightly release references synthetic bench bench-peers lock clean
 
 demo: $(STAMP)
 	$(BIN)/trialkit demo -o demo --force
@@ -53,10 +53,20 @@ synthetic: $(STAMP)
 	$(BIN)/python synthetic_data/generate.py
 
 bench: $(STAMP)
-	for b in benchmarks/bench_*.py; do $(BIN)/python $$b || exit 1; done
+	for b in $(filter-out benchmarks/bench_mixed_peers.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$b || exit 1; done
+
+# beside the mixed-model packages of PyPI, in a virtual environment of their own
+PEERS := .venv-peers
+bench-peers: $(STAMP) $(PEERS)/.installed
+	$(BIN)/python benchmarks/bench_mixed_peers.py --python $(PEERS)/bin/python
+
+$(PEERS)/.installed: benchmarks/peers.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@touch $@
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements.lock
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache
+	rm -rf .venv $(PEERS) demo .mypy_cache .ruff_cache
