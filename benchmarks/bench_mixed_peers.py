@@ -1,9 +1,9 @@
 """fit_mixed beside statsmodels and the mixed-model packages of PyPI: time and answers, in one run.
 
-The trial of `tests/reference/models/L01_crt_main.json` (350 people, 85 sites, 11 fixed columns) and one of 10,000 people in 1,000 sites; each
-program from a table of text columns to inference for the arm. Programs take turns, round after round, each call in a process of its own with a
-limit of time and of memory; of every round the median CPU time of a few calls after one to warm up, of the rounds the least (the quietest).
-Answers stand beside R's (lme4, lmerTest, pbkrtest; stored).
+The trial of `tests/reference/models/L01_crt_main.json` (350 people, 85 sites, 11 fixed columns) and one of 10,000 people in 1,000 sites;
+each program from a table of text columns to inference for the arm. Programs take turns, round after round, each in a process of its own
+with a limit of time and of memory; of every round the median CPU time of a few calls after one to warm up, of the rounds the least (the
+quietest). Answers stand beside R's (lme4, lmerTest, pbkrtest; stored).
 
     make bench-peers        # its own virtual environment, from benchmarks/peers.txt
     python benchmarks/bench_mixed_peers.py --python PEERS_PYTHON [--rounds 5] [--limit 60] [--markdown PATH]
@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-THREADS = {name: "1" for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")}
+THREADS = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 os.environ.update(THREADS)
 
 import numpy as np  # noqa: E402
@@ -258,7 +258,10 @@ def stored() -> dict[str, Answer]:
     """R's answer for the arm."""
     case = json.loads((REFERENCE / "L01_crt_main.json").read_text())
     b, se, adjusted = case["fixef"]["arm"], case["se"]["arm"], case["kenward_roger"]
-    return {"satterthwaite": (b, se, case["satterthwaite"]["df"]["arm"]), "kenward-roger": (b, adjusted["se"]["arm"], adjusted["df"]["arm"])}
+    return {
+        "satterthwaite": (b, se, case["satterthwaite"]["df"]["arm"]),
+        "kenward-roger": (b, adjusted["se"]["arm"], adjusted["df"]["arm"]),
+    }
 
 
 def main() -> None:
@@ -287,18 +290,29 @@ def main() -> None:
                 new = ask(number, table, given.python, given.limit)
                 found[number] = new if "failed" in new or not found[number] or new["ms"] < found[number]["ms"] else found[number]
         truth = stored() if table == "small" else {PROGRAMS[k][3]: tuple(found[k]["answer"]) for k in (0, 1)}
-        lines += ["", f"**{title}**", "", "| program | inference | x ours | CPU ms | estimate | SE | df | answer |", "|---|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"**{title}**",
+            "",
+            "| program | inference | x ours | CPU ms | estimate | SE | df | answer |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         for (label, _, _, inference), answer in zip(PROGRAMS, found, strict=True):
             if "failed" in answer:
                 lines.append(f"| {label} | {inference} | - | - | - | - | - | **{answer['failed']}** |")
                 continue
             b, se, df = answer["answer"]
             ours = found[1 if inference == "satterthwaite" else 0]["ms"]
-            shown = "-" if df is None else f"{df:.2f}"
-            lines.append(
-                f"| {label} {answer['version']} | {inference} | {answer['ms'] / ours:,.1f} | {answer['ms']:.2f} | {b:.4f} | {se:.4f} | {shown} | "
-                f"{verdict(answer['answer'], inference, truth)} |"
-            )
+            cells = [
+                f"{label} {answer['version']}",
+                inference,
+                f"{answer['ms'] / ours:,.1f}",
+                f"{answer['ms']:.2f}",
+                f"{b:.4f}",
+                f"{se:.4f}",
+            ]
+            cells += ["-" if df is None else f"{df:.2f}", verdict(answer["answer"], inference, truth)]
+            lines.append(f"| {' | '.join(cells)} |")
     text = "\n".join(lines).strip() + "\n"
     print(text)
     if given.markdown:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from trialkit.door import InputError
+from trialkit.itt import model_frame
 from trialkit.itt.formula import parse, term_label
 from trialkit.itt.model_frame import build, design_matrix, read_column
 
@@ -233,3 +234,26 @@ def test_nothing_complete():
 def test_no_fixed_effect():
     with pytest.raises(InputError, match="no fixed effect"):
         build(parse("y ~ 0"), DATA, groups=["arm"])
+
+
+def test_columns_are_the_same_read_as_arrays_and_as_series(monkeypatch):
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame(
+        {
+            "y": rng.normal(size=60),
+            "dose": rng.integers(0, 5, 60),
+            "age": pd.Series(["b", "a", "C", " ", None, "b"] * 10, dtype="str"),
+            "kind": pd.Series(rng.choice(["x", "y"], 60), dtype=pd.StringDtype("python")),
+            "band": pd.Categorical(rng.choice(["u", "v", "w"], 60), categories=["w", "v", "u", "unseen"]),
+            "site": [f"S{k // 5}" for k in range(60)],
+        }
+    )
+    formula = parse("y ~ dose + age + kind + band")
+    short = model_frame.build(formula, frame, groups=["site"])
+    monkeypatch.setattr(model_frame, "_stored", lambda frame, name: None)
+    long = model_frame.build(formula, frame, groups=["site"])
+    assert short.names == long.names == ("(Intercept)", "dose", "agea", "ageb", "kindy", "bandv", "bandu")
+    assert short.missing == long.missing and short.missing["age"] == 20 and len(short.y) == 40
+    np.testing.assert_array_equal(short.x, long.x)
+    np.testing.assert_array_equal(short.groups[0].codes, long.groups[0].codes)
+    assert short.groups[0].labels == long.groups[0].labels

@@ -2,8 +2,9 @@
 
 ``y = X b + sum_k Z_k u_k + e``, ``u_k ~ N(0, sigma_k^2)``, ``e_i ~ N(0, sigma^2 / w_i)``, grouping factors outermost first: (site),
 (pair, site) or (site, person). The way through: :mod:`reml_reduction` (rows to sufficient statistics), :mod:`reml_criterion` (the
-likelihood and its derivatives at any variance ratios), :mod:`reml_one` and :mod:`reml_search` (its optimum, one factor and two), :mod:`reml_fit` (records),
-:mod:`reml_many` (one X, thousands of outcomes), :mod:`reml_profile` (likelihood intervals); inference is :mod:`small_sample`.
+likelihood and its derivatives at any variance ratios), :mod:`reml_one` and :mod:`reml_search` (its optimum, with one factor and with two),
+:mod:`reml_fit` (records), :mod:`reml_many` (one X, thousands of outcomes), :mod:`reml_profile` (likelihood intervals); inference is
+:mod:`small_sample`.
 """
 
 from __future__ import annotations

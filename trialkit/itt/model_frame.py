@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.extensions import ExtensionArray
 
 from trialkit._kernels import reml
 from trialkit.door import InputError, cell_text, few, nearest_word, normalise, numbers, one_spelling, printable, two_spellings
@@ -171,12 +172,13 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
     InputError
         The column is absent, stands twice, or holds an infinite number.
     """
+    stored = _stored(frame, name)
+    if stored is not None:  # the usual kinds, without pandas' questions about kinds
+        if isinstance(stored, np.ndarray):
+            return _number(stored.astype(np.float64), name, as_factor=as_factor)
+        return _text_factor(stored)
     column = find_column(frame, name, why=why)
     kind = column.dtype
-    if isinstance(kind, np.dtype) and kind.kind in "fiu":  # the usual case, without pandas' questions about kinds
-        return _number(column.to_numpy(dtype=np.float64, copy=True), name, as_factor=as_factor)
-    if isinstance(kind, pd.StringDtype):
-        return _text_factor(column)
     if pd.api.types.is_complex_dtype(kind):
         raise InputError(f"the column {name!r} holds complex numbers, which cannot be analysed. Name a column of real numbers.")
     if not _is_plain(kind):
@@ -189,7 +191,27 @@ def read_column(frame: pd.DataFrame, name: str, *, as_factor: bool = False, why:
         return Column(np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(np.intp), ("FALSE", "TRUE"))
     if pd.api.types.is_numeric_dtype(kind):
         return _number(column.to_numpy(dtype=np.float64, na_value=np.nan), name, as_factor=as_factor)
-    return _text_factor(column)
+    return _text_factor(column.array)
+
+
+def _stored(frame: pd.DataFrame, name: str) -> NDArray[Any] | ExtensionArray | None:
+    """The array behind a column of numpy numbers or of pandas' own text; None for every other column, and where there is none.
+
+    Making a Series costs ten times what reading a short column does. The way around it is not public, and not needed: without it, all
+    columns are read as Series.
+    """
+    read = getattr(frame, "_get_column_array", None)
+    if read is None:
+        return None
+    try:
+        place = frame.columns.get_loc(name)
+    except (KeyError, TypeError):
+        return None
+    if not isinstance(place, int):
+        return None
+    stored = read(place)
+    usual = stored.dtype.kind in "fiu" if isinstance(stored, np.ndarray) else isinstance(stored.dtype, pd.StringDtype)
+    return stored if usual else None
 
 
 def _number(numbers: Array, name: str, *, as_factor: bool) -> Column:
@@ -211,8 +233,8 @@ def _is_plain(kind: Any) -> bool:
     )
 
 
-def _text_factor(column: pd.Series[Any]) -> Column:
-    codes, levels = _distinct(column.array)
+def _text_factor(array: Any) -> Column:
+    codes, levels = _distinct(array)
     complete = not len(codes) or int(codes.min()) >= 0
     # code-point order whatever the storage: R's order in the C locale, the same on every machine; a blank cell is missing
     ordered = sorted(levels)
@@ -229,7 +251,8 @@ def _distinct(array: Any) -> tuple[NDArray[np.integer[Any]], list[str]]:
     """Codes (n,), -1 where missing, into the different texts in the order they are met."""
     if isinstance(array, pd.arrays.ArrowStringArray):
         # Arrow's own coding: no pandas object is built for a handful of levels
-        coded = array.__arrow_array__().combine_chunks().dictionary_encode()
+        chunks = array.__arrow_array__()
+        coded = (chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()).dictionary_encode()
         indices = coded.indices
         if indices.null_count:
             indices = indices.fill_null(-1)
