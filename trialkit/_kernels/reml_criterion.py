@@ -194,24 +194,30 @@ def _evaluate_two(b: Blocks, theta: Array, order: int) -> State:
     ctau = c[..., None] * tau
     H = b.within[:, None] + R.mT @ dR - tau.mT @ ctau
     trace = trace2 = P = Q = _NONE
+    lead, q = H.shape[:-2], H.shape[-1]
     if order:
         Fp = h[..., None] * tau
         Fs = root_a[..., None] * dR - u[..., None] * np.repeat(ctau, lengths, axis=-2)
-        P = np.stack([Fp.mT @ Fp, Fs.mT @ Fs], axis=-3)
+        P = np.empty((*lead, 2, q, q))
+        np.matmul(Fp.mT, Fp, out=P[..., 0, :, :])
+        np.matmul(Fs.mT, Fs, out=P[..., 1, :, :])
         u2 = np.add.reduceat(u * u, starts, axis=-1)
-        trace = np.stack([(alpha * h).sum(axis=-1), u.sum(axis=-1) - (c * u2).sum(axis=-1)], axis=-1)
+        ah, cu2 = alpha * h, c * u2
+        trace = np.empty((*lead, 2))
+        trace[..., 0] = ah.sum(axis=-1)
+        trace[..., 1] = u.sum(axis=-1) - cu2.sum(axis=-1)
     if order > 1:
         uFs = u[..., None] * Fs
         Ts = np.add.reduceat(uFs, starts, axis=-2)
-        Qpp = Fp.mT @ ((alpha * h)[..., None] * Fp)
-        Qps = Fp.mT @ (h[..., None] * Ts)
-        Qss = Fs.mT @ uFs - Ts.mT @ (c[..., None] * Ts)
-        Q = np.stack([np.stack([Qpp, Qps], axis=-3), np.stack([Qps.mT, Qss], axis=-3)], axis=-4)
+        Q, trace2 = np.empty((*lead, 2, 2, q, q)), np.empty((*lead, 2, 2))
+        np.matmul(Fp.mT, ah[..., None] * Fp, out=Q[..., 0, 0, :, :])
+        np.matmul(Fp.mT, h[..., None] * Ts, out=Q[..., 0, 1, :, :])
+        Q[..., 1, 0, :, :] = Q[..., 0, 1, :, :].mT
+        np.subtract(Fs.mT @ uFs, Ts.mT @ (c[..., None] * Ts), out=Q[..., 1, 1, :, :])
         u3 = np.add.reduceat(u * u * u, starts, axis=-1)
-        tpp = ((alpha * h) ** 2).sum(axis=-1)
-        tps = (h * h * u2).sum(axis=-1)
-        tss = (u2 - 2.0 * c * u3 + (c * u2) ** 2).sum(axis=-1)
-        trace2 = np.stack([np.stack([tpp, tps], axis=-1), np.stack([tps, tss], axis=-1)], axis=-2)
+        trace2[..., 0, 0] = (ah * ah).sum(axis=-1)
+        trace2[..., 0, 1] = trace2[..., 1, 0] = (h * h * u2).sum(axis=-1)
+        trace2[..., 1, 1] = (u2 - 2.0 * c * u3 + cu2 * cu2).sum(axis=-1)
     return _contract(theta, log_det_v, H, trace, P, trace2, Q, order)
 
 

@@ -150,15 +150,23 @@ def _newton_two(blocks: Blocks, size: Array, start: Array) -> _InsideTwo:
 def _direction(first: Array, chain: Array, observed: Array, expected: Array, at_zero: BoolArray) -> Array:
     """Newton direction (S, 2) over the free ratios; where the observed curvature is not positive, that of the expected information."""
     scale = chain[:, :, None] * chain[:, None, :]
-    eye = np.eye(first.shape[-1])
+    eye = np.eye(2)
     curvature = observed * scale + eye * first[:, None, :]
     fixed = at_zero[:, :, None] | at_zero[:, None, :]
     curvature = np.where(fixed, eye, curvature)
-    fallback = np.where(fixed, eye, expected * scale)
-    values, vectors = np.linalg.eigh(curvature)
-    poor = values[:, 0] <= 1e-10 * np.abs(values[:, -1])
-    if poor.any():
-        values[poor], vectors[poor] = np.linalg.eigh(fallback[poor])
-        values = np.maximum(np.abs(values), 1e-12 * np.abs(values).max(axis=-1, keepdims=True) + 1e-300)
     g = np.where(at_zero, 0.0, first)
-    return np.asarray(-np.einsum("sij,sj,skj,sk->si", vectors, 1.0 / values, vectors, g))
+    a, b, d = curvature[:, 0, 0], curvature[:, 0, 1], curvature[:, 1, 1]
+    determinant = a * d - b * b
+    # the smaller eigenvalue is above determinant / trace, and the larger below the trace
+    clear = (a + d > 0.0) & (determinant > 1e-9 * (a + d) ** 2)
+    step = np.stack([b * g[:, 1] - d * g[:, 0], b * g[:, 0] - a * g[:, 1]], axis=-1) / np.where(clear, determinant, 1.0)[:, None]
+    if not clear.all():
+        rest = np.flatnonzero(~clear)
+        values, vectors = np.linalg.eigh(curvature[rest])
+        poor = values[:, 0] <= 1e-10 * np.abs(values[:, -1])
+        if poor.any():
+            fallback = np.where(fixed, eye, expected * scale)[rest]
+            values[poor], vectors[poor] = np.linalg.eigh(fallback[poor])
+            values[poor] = np.maximum(np.abs(values[poor]), 1e-12 * np.abs(values[poor]).max(axis=-1, keepdims=True) + 1e-300)
+        step[rest] = -np.einsum("sij,sj,skj,sk->si", vectors, 1.0 / values, vectors, g[rest])
+    return np.asarray(step)
