@@ -6,7 +6,7 @@ with a limit of time and of memory; of every round the median CPU time of a few 
 quietest). Answers stand beside R's (lme4, lmerTest, pbkrtest; stored).
 
     make bench-peers        # its own virtual environment, from benchmarks/peers.txt
-    python benchmarks/bench_mixed_peers.py --python PEERS_PYTHON [--rounds 5] [--limit 60] [--markdown PATH]
+    python benchmarks/bench_mixed_peers.py --python PEERS_PYTHON [--rounds 5] [--limit 60] [--quick] [--markdown PATH]
 """
 
 from __future__ import annotations
@@ -270,6 +270,7 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the environment that holds the peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a process may take")
+    parser.add_argument("--quick", action="store_true", help="leave out the 10,000 people")
     parser.add_argument("--markdown", type=Path, help="write the tables here too")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--table", choices=sorted(TABLES), default="small", help=argparse.SUPPRESS)
@@ -278,10 +279,8 @@ def main() -> None:
         one(given.one, given.table)
         return
     lines: list[str] = []
-    for table, rounds, title in (
-        ("small", given.rounds, "350 people in 85 sites, 11 columns"),
-        ("middle", 1, "10,000 people in 1,000 sites, 11 columns"),
-    ):
+    trials = [("small", given.rounds, "350 people in 85 sites, 11 columns"), ("middle", 1, "10,000 people in 1,000 sites, 11 columns")]
+    for table, rounds, title in trials[: 1 if given.quick else 2]:
         found: list[dict[str, Any]] = [{} for _ in PROGRAMS]
         for _ in range(rounds):
             for number in range(len(PROGRAMS)):
