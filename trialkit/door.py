@@ -113,13 +113,13 @@ def cell_text(value: Any) -> str:
     """One cell as canonical text: missing is empty, an integral float drops its '.0', text is NFC."""
     if type(value) is str:  # nearly every cell is this or a float, and a digest asks for all of them
         return value if value.isascii() else unicodedata.normalize("NFC", value)
-    if value is None or value is pd.NA or value is pd.NaT:
-        return ""
     if isinstance(value, (float, np.floating)):
         number = float(value)
         if number != number:
             return ""
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
     if isinstance(value, bool | np.bool_):
         return "1" if value else "0"
     return unicodedata.normalize("NFC", str(value))

@@ -27,7 +27,7 @@ Ints = NDArray[np.intp]
 
 Kind = Literal["normal", "pmm", "binary", "ordinal", "nominal"]
 INNER = 1  # latent cycles a visit: the state persists, so the next round goes on where this one stopped
-FIRST = 5  # cycles at a variable's first visit, away from the start values
+FIRST = 2  # cycles at a variable's first visit, away from the start values; the rounds after it go on from there
 # probit coefficients: sd 2.5 on standardised predictors (latent sd 1), which keeps perfect prediction finite; the intercept wider
 PROBIT_SD, PROBIT_INTERCEPT_SD = 2.5, 10.0
 RECOUNT = 8  # rounds after which sums kept by differences are counted afresh, so that rounding cannot pile up
