@@ -337,6 +337,13 @@ def test_values_that_contradict_the_type_are_refused(trial, name, change, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["binary", "ordinal"])
+def test_words_without_declared_levels_say_to_declare_them(trial, kind):
+    design = TrialDesign.from_text(f'{HEAD}\n[[outcomes]]\nname = "relapse"\ntype = "{kind}"\nhas_baseline = false\n')
+    with pytest.raises(InputError, match=r"If 'relapse' holds words, .* levels = \[\.\.\.\]"):
+        tk.itt(trial, design)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -227,7 +227,7 @@ def read_outcome(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
     InputError
         A value that the type does not allow; the message names the first such cell.
     """
-    values = _by_levels(table, outcome, name) if outcome.levels is not None else read_response(table, name)
+    values = _by_levels(table, outcome, name) if outcome.levels is not None else _numbers(table, outcome, name)
     if outcome.linear or name != outcome.name:
         return values
     seen = ~np.isnan(values)
@@ -248,6 +248,17 @@ def read_outcome(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
             "Correct the cell, or the design."
         )
     return values
+
+
+def _numbers(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
+    try:
+        return read_response(table, name)
+    except InputError as error:
+        if outcome.type not in ("binary", "ordinal"):
+            raise
+        raise InputError(
+            f"{error} If {name!r} holds words, list them from lowest to highest in its [[outcomes]]: levels = [...]."
+        ) from None
 
 
 def _by_levels(table: pd.DataFrame, outcome: Outcome, name: str) -> Array:
