@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import optimize
 
+from trialkit._kernels.structured_profile import profile_variances
 from trialkit.door import InputError
 from trialkit.itt import fit_mixed, robust
 
@@ -157,8 +159,9 @@ def test_robust_and_intervals_follow(paired):
     table = robust(fit).frame
     assert (table["std_error"] > 0).all() and (table["df"] < 18).all()
     limits = fit.confint()
-    assert list(limits["parameter"]) == ["(Intercept)", "armintervention"]
-    assert ((limits["conf_low"] < limits["estimate"]) & (limits["estimate"] < limits["conf_high"])).all()
+    random = ["sd(pair)", "sd(pair, armintervention)", "cor(pair, (Intercept), armintervention)", "sd(Residual)"]
+    assert list(limits["parameter"]) == ["(Intercept)", "armintervention", *random]
+    assert ((limits["conf_low"] <= limits["estimate"]) & (limits["estimate"] <= limits["conf_high"])).all()
     with pytest.raises(InputError, match="random intercepts on one or two factors"):
         fit.icc_interval()
 
@@ -174,6 +177,57 @@ def test_profile_limits_of_intercepts_are_the_other_kernels():
     blocks = reduce_structured(model.x, model.y, [g.codes for g in model.groups], [RandomTerm(0, one), RandomTerm(1, one)])
     limits = profile_contrasts_structured(blocks, np.eye(3))
     np.testing.assert_allclose(limits, two[["conf_low", "conf_high"]].to_numpy()[:3], rtol=1e-7)
+    # and so are those of the standard deviations
+    spread = np.array([[p.low, p.high] for p in profile_variances(blocks)])
+    np.testing.assert_allclose(spread, two[["conf_low", "conf_high"]].to_numpy()[3:], rtol=1e-6, atol=1e-9)
+
+
+PROFILES = json.loads((Path(__file__).parents[1] / "reference" / "structured_profiles.json").read_text())["cases"]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    "case", [c if c["id"] in ("A1", "A3") else pytest.param(c, marks=pytest.mark.slow) for c in PROFILES], ids=lambda c: c["id"]
+)
+def test_profile_limits_of_spreads_against_lme4s_deviance(case):
+    """95% limits of standard deviations and correlations: roots of lme4's own profiled deviance."""
+    fit = fit_mixed(f"y ~ {case['fixed']} + {case['random']}", SETS[case["set"]])
+    mine = fit.confint().set_index("parameter")
+    groups = [g.name for g in fit.model.groups]
+    for name, low, high in zip(case["names"], case["low"], case["high"], strict=True):
+        what, _, group = name.partition("|")
+        kind, _, terms = what.partition("_")
+        if name == "sigma":
+            row = mine.loc["sd(Residual)"]
+        elif kind == "cor":
+            row = mine.loc[next(k for k in mine.index if k.startswith(f"cor({group}, "))]
+        else:
+            row = mine.loc[f"sd({group})" if terms == "(Intercept)" else f"sd({group}, {terms})"]
+        assert group in (*groups, "")
+        assert [row["conf_low"], row["conf_high"]] == pytest.approx([low, high], abs=1e-4), name
+
+
+def test_profile_limits_by_stratum_are_roots_of_the_likelihood():
+    """At the limits of an arm's residual SD the likelihood, maximised densely over the rest, lies z^2 / 2 below its maximum."""
+    d = SETS["V1"]
+    fit = fit_mixed("y ~ arm + x", d, groups=["site"], residual_by="arm")
+    row = fit.confint().set_index("parameter").loc["sd(Residual, arm intervention)"]
+    site = np.unique(d["site"], return_inverse=True)[1]
+    same, treated = site[:, None] == site, (d["arm"] == "intervention").to_numpy()
+    x, y = fit.model.x, fit.model.y
+
+    def deviance(logs, held):
+        own = np.where(treated, np.exp(held), np.exp(logs[0]))
+        chol = np.linalg.cholesky(np.exp(logs[1]) * same + np.diag(own))
+        wx, wy = np.linalg.solve(chol, x), np.linalg.solve(chol, y)
+        left = wy - wx @ np.linalg.lstsq(wx, wy, rcond=None)[0]
+        return 2 * np.log(np.diagonal(chol)).sum() + left @ left
+
+    start = [0.2, -3.0]
+    best = optimize.minimize(lambda q: deviance(q[:2], q[2]), [*start, 1.7], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+    for limit in (row["conf_low"], row["conf_high"]):
+        held = optimize.minimize(deviance, start, args=(2 * np.log(limit),), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+        assert held.fun - best.fun == pytest.approx(1.959964**2, abs=2e-5)
 
 
 def test_a_lost_rank_is_said():

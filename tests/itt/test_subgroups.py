@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 import trialkit as tk
+from trialkit.design import TrialDesign
 from trialkit.door import InputError
+from trialkit.itt import fit_marginal, fit_ordinal
 from trialkit.itt.mixed import fit_mixed
 from trialkit.itt.subgroups import subgroup_effects
 
@@ -132,3 +134,90 @@ def test_refusals(people, design):
     assert "one value" in found.problems["climate", "same"]
     assert found.frame["p_value"].isna().all()
     assert len(found.interactions) == 2
+
+
+# --- by declared type -------------------------------------------------------------------------------------------
+
+TYPED = """
+[[outcomes]]
+name = "well"
+type = "binary"
+has_baseline = false
+
+[[outcomes]]
+name = "falls"
+type = "count"
+has_baseline = false
+
+[[outcomes]]
+name = "grade"
+type = "ordinal"
+has_baseline = false
+"""
+
+
+def typed_people() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    site = np.repeat(np.arange(30), 14)
+    n, arm = len(site), site % 2
+    people = pd.DataFrame({"person": range(n), "site": site, "arm": np.where(arm, "intervention", "control")})
+    people["role"] = rng.choice(["a", "b", "c"], n)
+    latent = 0.4 * arm + 0.5 * arm * (people["role"] == "b") + 0.3 * rng.normal(size=30)[site]
+    people["well"] = (rng.random(n) < 1 / (1 + np.exp(-latent))).astype(int)
+    people["falls"] = rng.poisson(np.exp(0.3 + 0.3 * latent))
+    people["grade"] = np.searchsorted([-1, 0, 1.0], latent + rng.logistic(size=n))
+    return people
+
+
+@pytest.mark.parametrize(
+    ("outcome", "family", "measure"), [("well", "binomial", "odds ratio (marginal)"), ("falls", "poisson", "rate ratio")]
+)
+def test_typed_outcomes_have_the_interaction_of_their_own_model(outcome, family, measure):
+    people, design = typed_people(), TrialDesign.from_text(TYPED)
+    found = subgroup_effects(people, design, "role", outcomes=[outcome])
+    fit = fit_marginal(f"{outcome} ~ arm * role", people, cluster="site", family=family, df="between-within")
+    table = fit.frame.set_index("term")
+    assert set(found.frame["measure"]) == {measure}
+    first, second = found.frame.iloc[0], found.differences.iloc[0]
+    arm, product = table.loc["armintervention"], table.loc["armintervention:roleb"]
+    assert np.log(first["estimate"]) == pytest.approx(arm["estimate"], rel=1e-9)
+    assert first[["std_error", "df", "p_value"]].tolist() == pytest.approx([arm["std_error"], 28, arm["p_value"]], rel=1e-9)
+    assert np.log(second["estimate"]) == pytest.approx(product["estimate"], rel=1e-9)
+    assert second["std_error"] == pytest.approx(product["std_error"], rel=1e-9)
+    # a sandwich of 30 sites has no more df than they allow, whatever varies inside them
+    assert (second["df"], second["contrast"]) == (28, "b over a")
+    # a subgroup's effect is the arm's and the product's together
+    assert np.log(found.frame["estimate"][1]) == pytest.approx(arm["estimate"] + product["estimate"], rel=1e-9)
+    # the joint test is Hotelling's on the same sandwich
+    names = ["armintervention:roleb", "armintervention:rolec"]
+    b, V = table.loc[names, "estimate"].to_numpy(), fit.cov.loc[names, names].to_numpy()
+    joint = found.interactions.iloc[0]
+    assert joint["statistic"] == pytest.approx(b @ np.linalg.solve(V, b) * 27 / (28 * 2), rel=1e-9)
+    assert (joint["df_num"], joint["df_den"]) == (2, 27)
+    assert any("risk differences, say" in note for note in found.notes)
+
+
+def test_an_ordinal_outcomes_interaction_is_of_cumulative_odds():
+    people, design = typed_people(), TrialDesign.from_text(TYPED)
+    found = subgroup_effects(people, design, "role", outcomes=["grade"])
+    table = fit_ordinal("grade ~ arm * role", people, cluster="site").frame.set_index("term")
+    assert np.log(found.frame["estimate"][0]) == pytest.approx(table.loc["armintervention", "estimate"], rel=1e-8)
+    assert np.log(found.differences["estimate"][1]) == pytest.approx(table.loc["armintervention:rolec", "estimate"], rel=1e-8)
+    assert set(found.frame["measure"]) == {"cumulative odds ratio (marginal)"}
+
+
+def test_typed_interactions_are_pooled():
+    people, design = typed_people(), TrialDesign.from_text(TYPED)
+    alone = subgroup_effects(people, design, "role", outcomes=["well"])
+    copies = subgroup_effects([people] * 4, design, "role", outcomes=["well"])
+    np.testing.assert_allclose(copies.frame["estimate"], alone.frame["estimate"], rtol=1e-10)
+    np.testing.assert_allclose(copies.interactions["statistic"], alone.interactions["statistic"], rtol=1e-10)
+    assert copies.interactions["df_den"][0] < alone.interactions["df_den"][0]
+
+
+def test_a_subgroup_without_events_in_an_arm_is_separation():
+    people, design = typed_people(), TrialDesign.from_text(TYPED)
+    people.loc[(people["role"] == "c") & (people["arm"] == "control"), "well"] = 0
+    found = subgroup_effects(people, design, "role", outcomes=["well"])
+    assert "separation" in found.problems["well", "role"]
+    assert found.frame["p_value"].isna().all()

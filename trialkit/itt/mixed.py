@@ -21,6 +21,7 @@ from scipy import special
 from trialkit._kernels import reml, small_sample
 from trialkit._kernels.reml_profile import profile_contrasts_structured
 from trialkit._kernels.structured_fit import StructuredFit
+from trialkit._kernels.structured_profile import profile_variances
 from trialkit.door import InputError, check_conf_level, few, normalise, printable, unknown_word
 from trialkit.itt import model_frame, random_part
 from trialkit.itt.by_statsmodels import HandedModel, hand_over
@@ -285,14 +286,15 @@ class MixedModel(Result):
         ----------
         method : {"profile", "t"}
             ``"profile"``: profile likelihood by maximum likelihood, as lme4's ``confint`` (a lower limit of 0 for a standard deviation
-            means that zero is not rejected; standard deviations have no rows with slopes, three factors or strata). ``"t"``: the
-            intervals of `frame`; standard deviations have none then.
+            means that zero is not rejected). ``"t"``: the intervals of `frame`; standard deviations have none then.
         conf_level : float, optional
 
         Returns
         -------
         DataFrame
-            parameter, estimate, conf_low, conf_high; the standard deviations are called ``sd(site)`` and ``sd(Residual)``.
+            parameter, estimate, conf_low, conf_high; the standard deviations are called ``sd(site)`` and ``sd(Residual)``; with slopes,
+            three factors or strata their estimates are those of maximum likelihood, and there are ``sd(pair, arm)``, correlations
+            ``cor(pair, (Intercept), arm)`` (a limit of -1 or 1: not rejected up to there) and ``sd(Residual, arm control)``.
         """
         level = self.conf_level if conf_level is None else conf_level
         if not 0 < level < 1:
@@ -306,7 +308,10 @@ class MixedModel(Result):
             self._profiled()
             if isinstance(self.kernel, StructuredFit):
                 limits = profile_contrasts_structured(self.kernel.blocks, np.eye(len(names)), level=level)
-                return _limits(names, estimate, limits)
+                more = profile_variances(self.kernel.blocks, level=level)
+                names += random_part.parameter_names(self.model, more)
+                limits = np.vstack([limits, [[p.low, p.high] for p in more]])
+                return _limits(names, np.append(estimate, [p.estimate for p in more]), limits)
             limits = reml.profile_contrasts(self.kernel.reduced, np.eye(len(names)), level=level)
             limits = np.vstack([limits, reml.profile_sd(self.kernel.reduced, level=level)])
             names += [f"sd({g.name})" for g in self.model.groups] + [f"sd({RESIDUAL})"]

@@ -49,7 +49,7 @@ NAMES = {
     "ordinal-mixed": "cumulative logit mixed model",
 }
 SITE_SPECIFIC = "site-specific"
-_FAMILY = {"continuous": "gaussian", "binary": "binomial", "count": "poisson", "bounded": "binomial", "skewed": "gamma"}
+FAMILY = {"continuous": "gaussian", "binary": "binomial", "count": "poisson", "bounded": "binomial", "skewed": "gamma"}
 _MIXED = {"logistic-mixed": "binomial", "poisson-mixed": "poisson", "negative-binomial-mixed": "negative-binomial"}
 
 
@@ -314,7 +314,7 @@ def arm_df(one: Prepared) -> Array:
 
 def _marginal(one: Prepared, plan: AnalysisPlan) -> Fits:
     o = one.outcome
-    family = gee.FAMILIES[_FAMILY[o.type]]
+    family = gee.FAMILIES[FAMILY[o.type]]
     low, span = (o.bounds[0], o.bounds[1] - o.bounds[0]) if o.bounds is not None else (0.0, 1.0)
     codes = np.unique(one.site, return_inverse=True)[1].astype(np.intp)
 

@@ -6,6 +6,7 @@ three factors, a residual variance that differs between strata of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from trialkit._kernels import reml, small_sample
 from trialkit._kernels.structured import RandomTerm
 from trialkit._kernels.structured_fit import StructuredFit, fit_structured, random_effects_structured
+from trialkit._kernels.structured_profile import ProfiledParameter
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
 
 Array = NDArray[np.float64]
@@ -109,6 +111,23 @@ def _averaging(model: ModelFrame, fitted: StructuredFit) -> Array:
 def parameters(model: ModelFrame, fitted: Any) -> int:
     """How many variance parameters were estimated."""
     return fitted.blocks.structure.count if isinstance(fitted, StructuredFit) else len(model.groups) + 1
+
+
+def parameter_names(model: ModelFrame, parameters: Sequence[ProfiledParameter]) -> list[str]:
+    """What the profiled parameters of a structured model are called."""
+    out = []
+    for p in parameters:
+        if p.term is None:
+            strata = model.strata
+            out.append(f"sd({RESIDUAL})" if strata is None else f"sd({RESIDUAL}, {strata.name} {strata.labels[p.a]})")
+            continue
+        part = model.random[p.term]
+        group = model.groups[part.factor].name
+        if p.a != p.b:
+            out.append(f"cor({group}, {part.names[p.a]}, {part.names[p.b]})")
+        else:
+            out.append(f"sd({group})" if part.names[p.a] == INTERCEPT else f"sd({group}, {part.names[p.a]})")
+    return out
 
 
 def at_zero(model: ModelFrame, fitted: Any) -> list[str]:

@@ -8,7 +8,7 @@ differ; the interaction is (Kent et al. 2020, Ann. Intern. Med. 172:35).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from scipy import special
 
 from trialkit._kernels import pooling, reml, small_sample
-from trialkit.design import TrialDesign
+from trialkit.design import Outcome, TrialDesign
 from trialkit.door import InputError, few, printable, require_columns, unknown_word
+from trialkit.itt import gee, ordinal
+from trialkit.itt.denominator_df import counted_df
+from trialkit.itt.generalised import SEPARATED
 from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import Column, read_column
-from trialkit.itt.outcome_models import AnalysisPlan, plan_of
+from trialkit.itt.outcome_models import FAMILY, AnalysisPlan, measure_words, plan_of
 from trialkit.itt.people import WHERE, People
 from trialkit.itt.prepared import Prepared, prepare, read_covariate
 from trialkit.results import Result
@@ -39,11 +42,12 @@ class SubgroupEffects(Result):
     ----------
     frame : DataFrame
         outcome, moderator, subgroup, estimate, std_error, df, p_value, conf_low, conf_high, n_reference, n_intervention,
-        clusters_reference, clusters_intervention; over the SD of the whole outcome. A moderator of many numbers has three rows: at its
-        mean, and one SD below and above (counts are then of everybody).
+        clusters_reference, clusters_intervention, measure: what `estimate` is. Differences are over the SD of the whole outcome; a ratio
+        stands as a ratio, with the standard error of its logarithm. A moderator of many numbers has three rows: at its mean, and one SD
+        below and above (counts are then of everybody).
     differences : DataFrame
-        outcome, moderator, contrast, estimate, std_error, df, p_value, conf_low, conf_high: each subgroup's effect minus that of the
-        first, or the change of the effect for one SD of the moderator.
+        outcome, moderator, contrast, estimate, std_error, df, p_value, conf_low, conf_high, measure: each subgroup's effect minus that of
+        the first, or the change of the effect for one SD of the moderator; of ratios the ratio of the two.
     interactions : DataFrame
         outcome, moderator, statistic, df_num, df_den, p_value: the joint F test that the effect is the same in all subgroups.
     problems : mapping of (outcome, moderator) to reason
@@ -88,8 +92,12 @@ def subgroup_effects(
 
     Notes
     -----
-    Inference is the design's (Kenward-Roger or Satterthwaite). With imputed tables, effects are pooled by Rubin's rules and the joint test
-    by D1 (Li, Raghunathan & Rubin 1991; Reiter 2007 for few complete-data df). In one table, people who miss the moderator are left out.
+    Outcomes that the design analyses by the linear mixed model: its inference (Kenward-Roger or Satterthwaite). The others: a marginal
+    model on the link's scale (GEE, exchangeable, the design's corrected sandwich, t with sites minus site-level coefficients df), so that
+    the interaction is one of odds ratios (binary), rate ratios (counts), ratios of means (skewed), odds ratios of the share of the range
+    (bounded) or cumulative odds ratios (ordinal, independence equations), whichever of its measures the design reports. With imputed
+    tables, effects are pooled by Rubin's rules and the joint test by D1 (Li, Raghunathan & Rubin 1991; Reiter 2007 for few complete-data
+    df). In one table, people who miss the moderator are left out.
 
     Examples
     --------
@@ -131,11 +139,11 @@ def subgroup_effects(
                 part = _ready(one, moderator, columns[moderator])
                 if len(part.kept) < one.n:
                     lost.append(f"{one.outcome.name} {one.n - len(part.kept)} ({moderator})")
-                found = _fit(part, plan)
+                found = _fit(part, plan) if one.outcome.linear else _fit_marginal(part, plan)
             except InputError as error:
                 problems[one.outcome.name, moderator] = str(error).rstrip(".")
                 blank = dict.fromkeys(_NUMBERS, math.nan)
-                effects.append({**key, "subgroup": "", **blank, **dict.fromkeys(_COUNTS, 0)})
+                effects.append({**key, "subgroup": "", **blank, **dict.fromkeys(_COUNTS, 0), "measure": ""})
                 interactions.append({**key, "statistic": math.nan, "df_num": 0, "df_den": math.nan, "p_value": math.nan})
                 continue
             effects += [{**key, **row} for row in found.effects]
@@ -145,9 +153,12 @@ def subgroup_effects(
         f"Each moderator in a model of its own; {len(interactions)} tests of interaction, not adjusted for their number.",
         "The interaction says whether effects differ; a subgroup's own p-value does not.",
     ]
-    other = [o.name for o in design.outcomes if o.name in wanted and not o.linear]
+    other = [f"{o.name} ({_RATIOS[o.type]})" for o in design.outcomes if o.name in wanted and not o.linear]
     if other:
-        notes.append(f"By the linear model in SD units here, whatever measure the design reports: {few(other, 12)}.")
+        notes.append(
+            f"On the scale of a marginal model's link, where one interaction is one number: {few(other, 12)}. On another scale (risk "
+            "differences, say) effects may differ between subgroups when these do not, and the other way round."
+        )
     if design.analysis.structured:
         notes.append("Random intercepts and one residual variance here, whatever the design's analysis has beyond them.")
     if lost:
@@ -155,8 +166,8 @@ def subgroup_effects(
     notes += [f"{outcome} by {moderator}: {reason}." for (outcome, moderator), reason in problems.items()]
     text = {"outcome": "str", "moderator": "str"}
     return SubgroupEffects(
-        frame=pd.DataFrame(effects).astype({**text, "subgroup": "str"}),
-        differences=pd.DataFrame(differences, columns=["outcome", "moderator", "contrast", *_NUMBERS]),
+        frame=pd.DataFrame(effects).astype({**text, "subgroup": "str", "measure": "str"}),
+        differences=pd.DataFrame(differences, columns=["outcome", "moderator", "contrast", *_NUMBERS, "measure"]),
         interactions=pd.DataFrame(interactions).astype(text),
         problems=problems,
         notes=tuple(notes),
@@ -189,6 +200,7 @@ class _Moderated:
     contrasts: Array  # (labels, 1 + products): of the arm and the products
     counts: list[tuple[int, int, int, int]]
     words: tuple[str, ...]  # of the products
+    members: list[Array] | None = None  # each person's subgroup (n,); None for a moderator of many numbers
 
 
 def _ready(one: Prepared, moderator: str, columns: Sequence[Column]) -> _Moderated:
@@ -211,8 +223,10 @@ def _ready(one: Prepared, moderator: str, columns: Sequence[Column]) -> _Moderat
         contrasts = np.array([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0]])
         counts = [_count(arm, site)] * 3
         words: tuple[str, ...] = (f"for one SD ({spread:.4g}) more",)
+        members: list[Array] | None = None
     else:
         held = [part.take(kept) for part in parts]
+        members = [np.asarray(h.values, dtype=np.float64) for h in held]
         labels = held[0].levels or ()
         if any(h.levels != labels for h in held):
             raise InputError(f"some imputed tables have nobody in a subgroup of {moderator!r}")
@@ -235,7 +249,7 @@ def _ready(one: Prepared, moderator: str, columns: Sequence[Column]) -> _Moderat
         if full.shape[1] >= len(kept):
             raise InputError("there are too few rows for the terms of the model")
         matrices.append(full)
-    return _Moderated(one, kept, labels, matrices, contrasts, counts, words)
+    return _Moderated(one, kept, labels, matrices, contrasts, counts, words, members)
 
 
 def _count(arm: Array, site: NDArray[np.intp]) -> tuple[int, int, int, int]:
@@ -274,13 +288,10 @@ def _fit(part: _Moderated, plan: AnalysisPlan) -> _Found:
         dfs.append(found.df)
         covariances.append(found.cov[-q:, -q:] / s**2)
         tests.append(joint(fit, L[-q:]))
+    measure = measure_words(part.one.outcome, plan.denominator)
     table = [_row(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
+    effects, differences = _rows(part, table, measure)
     k = len(part.labels)
-    effects = [
-        {"subgroup": label, **row, **dict(zip(_COUNTS, counts, strict=True))}
-        for label, row, counts in zip(part.labels, table[:k], part.counts, strict=True)
-    ]
-    differences = [{"contrast": word, **row} for word, row in zip(part.words, table[k:], strict=True)]
     if len(tests) == 1:
         F, df_num, df_den = tests[0].statistic, tests[0].df_num, tests[0].df_den
     elif q == 1:
@@ -293,6 +304,114 @@ def _fit(part: _Moderated, plan: AnalysisPlan) -> _Found:
         F, df_num, df_den = pooled.statistic, q, min(pooled.df2, complete)
     p = float(special.fdtrc(df_num, df_den, F) if math.isfinite(df_den) else special.chdtrc(df_num, df_num * F))
     return _Found(effects, differences, {"statistic": F, "df_num": df_num, "df_den": df_den, "p_value": p})
+
+
+def _rows(part: _Moderated, table: Sequence[dict[str, float]], measure: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The effects and what separates them, as rows."""
+    k = len(part.labels)
+    effects = [
+        {"subgroup": label, **row, **dict(zip(_COUNTS, counts, strict=True)), "measure": measure}
+        for label, row, counts in zip(part.labels, table[:k], part.counts, strict=True)
+    ]
+    return effects, [{"contrast": word, **row, "measure": measure} for word, row in zip(part.words, table[k:], strict=True)]
+
+
+_RATIOS = {
+    "binary": "odds ratio (marginal)", "count": "rate ratio", "skewed": "ratio of means", "bounded": "odds ratio of the share (marginal)",
+    "ordinal": "cumulative odds ratio (marginal)", "continuous": "mean difference",
+}  # fmt: skip
+
+
+def _fit_marginal(part: _Moderated, plan: AnalysisPlan) -> _Found:
+    """The interaction on the link's scale of the marginal model of the outcome's type."""
+    one, kept = part.one, part.kept
+    o, q = one.outcome, part.contrasts.shape[1] - 1
+    if min(one.sites) < 2:
+        raise InputError("a marginal model needs at least two sites an arm")
+    codes = np.unique(one.site[kept], return_inverse=True)[1].astype(np.intp)
+    rows = np.vstack([part.contrasts, np.column_stack([np.zeros(q), np.eye(q)])])
+    _all_alike(part)
+    estimates, errors, dfs, joint, nus = [], [], [], [], []
+    offsets: Sequence[Array | None] = one.offsets or [None] * len(one.responses)
+    for x, y, offset in zip(part.matrices, one.responses, offsets, strict=True):
+        beta, covariances, first = _marginal_fit(x, y[kept], None if offset is None else offset[kept], codes, o)
+        L = np.zeros((len(rows), len(beta)))
+        L[:, first], L[:, len(beta) - q :] = rows[:, 0], rows[:, 1:]
+        counted = counted_df(x, [codes], intercept=0, contain_intercept=True)
+        # a sandwich over sites knows nothing better than their number allows, also of what varies inside them
+        df = np.full(len(rows), float(counted[1]))
+        if df[0] < 1:
+            raise InputError("the arm and the other site-level terms use up every difference between sites")
+        se = gee.std_errors(L, covariances, plan.correction)
+        if not (np.isfinite(se).all() and (se > 0).all()):
+            raise InputError(SEPARATED)
+        estimates.append(L @ beta)
+        errors.append(se)
+        dfs.append(df)
+        middle = L[-q:] @ covariances["MD" if plan.correction == "KC-MD" else plan.correction] @ L[-q:].T
+        joint.append(middle)
+        nus.append(float(counted[1]))
+    table = [_row(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
+    if q == 1:
+        F, df_num, df_den = (table[-1]["estimate"] / table[-1]["std_error"]) ** 2, 1, table[-1]["df"]
+    else:
+        F, df_num, df_den = _hotelling(np.array(estimates)[:, -q:], np.array(joint), min(nus), q)
+    if o.type != "continuous":
+        table = [{**row, **{k: math.exp(row[k]) for k in ("estimate", "conf_low", "conf_high")}} for row in table]
+    else:
+        s = float(np.mean(one.sd))
+        table = [{**row, **{k: row[k] / s for k in ("estimate", "std_error", "conf_low", "conf_high")}} for row in table]
+    measure = measure_words(o, plan.denominator) if o.type == "continuous" else _RATIOS[o.type]
+    effects, differences = _rows(part, table, measure)
+    if o.type != "continuous":
+        differences = [{**row, "contrast": row["contrast"].replace(" minus ", " over ")} for row in differences]
+    p = float(special.fdtrc(df_num, df_den, F)) if df_den > 0 else math.nan
+    return _Found(effects, differences, {"statistic": F, "df_num": df_num, "df_den": df_den, "p_value": p})
+
+
+def _all_alike(part: _Moderated) -> None:
+    """A subgroup with one outcome in an arm has no ratio there: estimates run off, and what they stop at means nothing."""
+    arm = part.one.arm[part.kept]
+    for y, members in zip(part.one.responses, part.members or (), strict=False):
+        for k, label in enumerate(part.labels):
+            for a, words in ((0.0, "reference"), (1.0, "intervention")):
+                cell = y[part.kept][(members == k) & (arm == a)]
+                bounded = part.one.outcome.type in ("binary", "ordinal", "bounded")
+                if (bounded and np.ptp(cell) == 0 and cell[0] in (y.min(), y.max())) or (not bounded and not cell.any()):
+                    raise InputError(f"everybody of {printable(label)!r} in the {words} arm has the outcome {cell[0]:g} (separation)")
+
+
+def _marginal_fit(
+    x: Array, y: Array, offset: Array | None, codes: NDArray[np.intp], outcome: Outcome
+) -> tuple[Array, Mapping[str, Array], int]:
+    """Coefficients, their sandwiches, and where the arm's stands."""
+    try:
+        if outcome.type == "ordinal":
+            grades = np.searchsorted(np.unique(y), y).astype(np.intp)
+            C = int(grades.max()) + 1
+            fit = ordinal.marginal(x[:, 1:], grades, codes, C)
+            return np.concatenate([fit.thresholds, fit.beta]), fit.covariances, C - 1
+        low, span = (outcome.bounds[0], outcome.bounds[1] - outcome.bounds[0]) if outcome.bounds is not None else (0.0, 1.0)
+        family = gee.FAMILIES[FAMILY[outcome.type]]
+        share = (y - low) / span
+        solved = gee.solve(x, share, codes, family, exchangeable=True, offset=offset)
+        if family.name == "binomial" and np.abs(x @ solved.beta).max() > 15:
+            raise InputError(SEPARATED)
+        return solved.beta, gee.corrected(x, share, solved, family, offset=offset), 1
+    except np.linalg.LinAlgError:
+        raise InputError(SEPARATED) from None
+
+
+def _hotelling(estimates: Array, covariances: Array, nu: float, q: int) -> tuple[float, int, float]:
+    """Joint F of q coefficients with nu df each: Hotelling's T squared, or D1 of the same over tables."""
+    df = nu - q + 1
+    if df < 1:
+        return math.nan, q, math.nan
+    spread = covariances * nu / df
+    if len(estimates) == 1:
+        return float(estimates[0] @ np.linalg.solve(spread[0], estimates[0])) / q, q, df
+    pooled = pooling.d1(estimates, spread, df)
+    return float(pooled.statistic), q, min(float(pooled.df2), df)
 
 
 def _row(estimate: Array, std_error: Array, df: Array, level: float) -> dict[str, float]:
