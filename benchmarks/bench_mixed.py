@@ -26,15 +26,18 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from statsmodels.regression.mixed_linear_model import MixedLM  # noqa: E402
 
+import trialkit as tk  # noqa: E402
 from trialkit._kernels import reml, small_sample  # noqa: E402
 
 # what the project promises, in CPU milliseconds
 LIMITS = {
     "one fit, KR and Satterthwaite": 1.0,
+    "one fit from a DataFrame": 2.0,
     "pair and site, KR and Satterthwaite": 5.0,
     "1,000 responses, one design": 60.0,
     "50 imputed sets": 60.0,
     "rows in sites of ten": 1000.0,
+    "rows in sites of ten, from a DataFrame": 1000.0,
 }
 
 
@@ -59,6 +62,13 @@ def trial(n_sites: int = 85, persons: int = 350, columns: int = 11, seed: int = 
     return X, y, site
 
 
+def frame_of(X: np.ndarray, y: np.ndarray, site: np.ndarray) -> tuple[pd.DataFrame, str]:
+    """The same data as a user has them: text for site and arm, a column a covariate, and the formula."""
+    table = {"y": y, "site": np.char.add("s", site.astype(str)).astype(object), "arm": np.where(X[:, 1] > 0, "intervention", "control")}
+    covariates = {f"x{j}": X[:, j] for j in range(2, X.shape[1])}
+    return pd.DataFrame(table | covariates), "y ~ arm + " + " + ".join(covariates)
+
+
 def main() -> None:
     """Time all, print one line each and the ratio to the peer."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,6 +87,8 @@ def main() -> None:
         small_sample.satterthwaite(fit, contrast)
 
     found["one fit, KR and Satterthwaite"] = cpu(lambda: infer(reml.fit(X, y, [site])), given.repeats, 200)
+    people, formula = frame_of(X, y, site)
+    found["one fit from a DataFrame"] = cpu(lambda: tk.fit_mixed(formula, people, groups=["site"]), given.repeats, 100)
     found["  statsmodels MixedLM, z"] = cpu(lambda: MixedLM(y, X, groups=site).fit(reml=True), given.repeats)
     found["  statsmodels MixedLM, z, powell"] = cpu(lambda: MixedLM(y, X, groups=site).fit(reml=True, method="powell"), given.repeats)
     if importlib.util.find_spec("glmm"):
@@ -109,7 +121,7 @@ def main() -> None:
         for fit in reml.fit_sets(sets, [site]):
             infer(fit)
 
-    found["50 imputed sets"] = cpu(imputed, given.repeats)
+    found["50 imputed sets"] = cpu(imputed, given.repeats, 5)
 
     means, sizes = rng.normal(size=(20_000, 20)), rng.integers(5, 15, 20)
     by_site = np.column_stack([np.ones(20), np.arange(20) % 2])
@@ -120,6 +132,9 @@ def main() -> None:
 
     wide, outcome, many = trial(given.rows // 10, given.rows)
     found["rows in sites of ten"] = cpu(lambda: infer(reml.fit(wide, outcome, [many])), min(given.repeats, 3))
+
+    people, formula = frame_of(wide, outcome, many)
+    found["rows in sites of ten, from a DataFrame"] = cpu(lambda: tk.fit_mixed(formula, people, groups=["site"]), min(given.repeats, 3))
 
     width = max(map(len, found))
     for label, value in found.items():
