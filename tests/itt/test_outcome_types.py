@@ -295,6 +295,23 @@ def alike(frame: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
     return frame.assign(**{name: frame[name].where(~rows, value[name]) for name in OUTCOMES})
 
 
+def test_an_arm_at_one_end_of_the_scale_is_named_with_its_number(trial):
+    nobody = trial.assign(relapse=trial["relapse"].where(trial["grp"] != "new", "no"))
+    found = tk.itt(nobody, design_of("relapse"), analyses="all")
+    assert f"all {(trial['grp'] == 'new').sum()} people of the intervention arm have no" in found.model.problems["relapse"]
+    assert "Cohen's d" not in " ".join(found.notes)  # nothing here is one
+    assert found.frame.set_index("analysis").loc["site means, unadjusted", "p_value"] < 0.05
+
+
+def test_df_above_those_of_site_means_are_said(trial):
+    design = TrialDesign.from_text(f'{HEAD}\n[[outcomes]]\nname = "vas"\nhas_baseline = false\n')
+    level = trial["vas"] - trial.groupby("clinic")["vas"].transform("mean")  # sites alike: their variance is zero
+    for inference, above in (("satterthwaite", True), ("kenward-roger", False)):
+        found = tk.itt(trial.assign(vas=level), design, inference=inference)
+        assert (found.frame["df"][0] > found.frame["clusters"][0] - 2) == above
+        assert any(n.startswith("df above sites - 2") for n in found.notes) == above
+
+
 @pytest.mark.parametrize("fault", STRESS)
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_no_p_value_from_nothing(trial, name, fault):

@@ -495,7 +495,7 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     linear = [one for one in fitted if one.prepared.outcome.linear]
     others = [one for one in fitted if not one.prepared.outcome.linear]
     sign = f"{design.arms.intervention} minus {design.arms.reference}"
-    if linear or not others:
+    if linear or (not others and any(o.linear for o in design.outcomes)):
         what = (
             "the raw difference"
             if plan.denominator == "none"
@@ -519,6 +519,7 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
         low, high = _df_range(linear)
         who = "Each outcome" if not others else "Outcomes analysed by the linear mixed model"
         notes.append(f"{who} on {terms}, with {_pair_words(design)}; REML, {plan.inference} df {low:.1f} to {high:.1f}.")
+        notes += _high_df_note(linear, plan)
     notes += _marginal_notes(others, design, plan, terms)
     notes += _families_note(done, design)
     singular = [f"{one.prepared.outcome.name} ({_of(one.fits, m)})" for one in fitted if one.fits is not None and one.fits.singular.any()]
@@ -541,6 +542,23 @@ def _notes(done: Sequence[Fitted], data: Any, design: TrialDesign, plan: Analysi
     notes += _fit_notes(fitted)
     notes += [f"{one.prepared.outcome.name} could not be analysed: {one.reason}." for one in done if one.reason]
     return notes
+
+
+def _high_df_note(linear: Sequence[Fitted], plan: AnalysisPlan) -> list[str]:
+    """Degrees of freedom above those of a comparison of site means: right by their method, and a reader asks."""
+    high = [
+        f"{one.prepared.outcome.name} ({one.fits.df.max():.1f} of {sum(one.prepared.sites)} sites)"
+        for one in linear
+        if one.fits is not None and one.fits.status != "singletons" and one.fits.df.max() > sum(one.prepared.sites) - 2
+    ]
+    if not high:
+        return []
+    why = (
+        "people tell of the variances too"
+        if plan.inference == "kenward-roger"
+        else "a site variance at or near zero leaves people to count"
+    )
+    return [f"df above sites - 2, because {why}: {few(high, 12)}. The site means beside it do not rest on that: analyses = 'all'."]
 
 
 def _fit_notes(fitted: Sequence[Fitted]) -> list[str]:

@@ -149,6 +149,8 @@ def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
         return _linear(one, plan)
     if min(one.sites) < 2:
         return Fitted(one, None, f"{few}; a {NAMES[model]} needs at least two an arm")
+    if alike := _alike(one):
+        return Fitted(one, None, alike)
     fit = _marginal if model == "marginal" and one.outcome.type != "ordinal" else _by_likelihood
     try:
         return Fitted(one, fit(one, plan), "")
@@ -156,6 +158,23 @@ def fit_prepared(one: Prepared, plan: AnalysisPlan) -> Fitted:
         return Fitted(one, None, str(error).rstrip("."))
     except np.linalg.LinAlgError:
         return Fitted(one, None, generalised.SEPARATED.rstrip("."))
+
+
+def _alike(one: Prepared) -> str:
+    """Why a log or a logit has no finite value in an arm: everybody there is at one end of the scale. Empty when nobody's arm is so."""
+    o = one.outcome
+    for table, y in enumerate(one.responses):
+        ends = {"count": (0.0,), "skewed": (0.0,), "bounded": o.bounds}.get(o.type) or (y.min(), y.max())
+        for arm, name in ((one.arm == 0, "reference"), (one.arm == 1, "intervention")):
+            first = y[arm][0]
+            if first in ends and (y[arm] == first).all() and y.min() < y.max():
+                where = f" (imputed table {table + 1} of {len(one.responses)})" if len(one.responses) > 1 else ""
+                value = f"{first:g}" if o.levels is None else o.levels[int(first)]
+                return (
+                    f"all {arm.sum():,} people of the {name} arm have {value}{where}, so that odds and rates there are at their limit "
+                    "(separation) and a model has no finite effect. Site means and the randomisation test need none: analyses = 'all'"
+                )
+    return ""
 
 
 # --- linear mixed models --------------------------------------------------------------------------------------
