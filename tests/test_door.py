@@ -252,3 +252,9 @@ def test_people(change: dict[str, list[str]], says: str) -> None:
 def test_missing_people_cells_are_left_to_the_analysis() -> None:
     frame = pd.DataFrame({"id": [None, None], "clinic": ["A", None], "arm": [None, "x"]})
     door.check_people(frame, person="id", site="clinic", arm="arm", arms=("x", "y"), where="t")
+
+
+def test_a_word_is_one_of_its_options():
+    door.check_words(df=("normal", ("normal", "residual")), method=("ml", ("reml", "ml")))
+    with pytest.raises(door.InputError, match=r"unknown method 'rml'. Did you mean 'reml'\? Known: reml, ml\."):
+        door.check_words(df=("normal", ("normal", "residual")), method=("rml", ("reml", "ml")))

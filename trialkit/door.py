@@ -503,6 +503,13 @@ def check_people(frame: pd.DataFrame, *, person: str | None, site: str, arm: str
             )
 
 
+def check_words(**choices: tuple[str, Sequence[str]]) -> None:
+    """Each choice, by its name, is one of its options."""
+    for what, (word, options) in choices.items():
+        if word not in options:
+            raise InputError(unknown_word(str(word), options, what=what))
+
+
 def check_conf_level(level: Any) -> None:
     """A confidence level is a number between 0 and 1."""
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0 < level < 1:

@@ -33,6 +33,7 @@ from trialkit.itt.beside import (
     pair_labels,
     randomised_family,
 )
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.compliance import Received, read_received
 from trialkit.itt.effect_sizes import WORDS
 from trialkit.itt.multiplicity import adjust_families
@@ -356,21 +357,20 @@ def _assemble(
 def _measures(done: Sequence[Fitted], design: TrialDesign, plan: AnalysisPlan) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     arms = {"arm 0": design.arms.reference, "arm 1": design.arms.intervention}
-    names = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
     for one in done:
         f, name = one.fits, one.prepared.outcome.name
         if f is None:
             continue
         first = pool(f.estimate / f.sd, f.std_error / f.sd, f.df, plan.conf_level, ratio=f.ratio)
-        rows.append({"outcome": name, "measure": f.measure, **{k: first[k] for k in names}})
+        rows.append({"outcome": name, "measure": f.measure, **{k: first[k] for k in EFFECT}})
         for e in f.effects:
             found = pool(e.estimate, e.std_error, f.df, plan.conf_level, ratio=e.ratio)
             words = e.measure
             for key, arm in arms.items():
                 words = words.replace(key, arm)
-            row = {k: found[k] for k in names}
+            row = {k: found[k] for k in EFFECT}
             rows.append({"outcome": name, "measure": words, **row, **({} if e.tested else {"p_value": math.nan})})
-    frame = pd.DataFrame(rows, columns=["outcome", "measure", *names])
+    frame = pd.DataFrame(rows, columns=["outcome", "measure", *EFFECT])
     return frame.astype({"outcome": "str", "measure": "str"})
 
 

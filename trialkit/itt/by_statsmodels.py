@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
 from trialkit.door import InputError, printable
 from trialkit.itt import model_frame, random_part
+from trialkit.itt.coefficient_table import coefficient_table, covariance_table
 from trialkit.itt.formula import Formula, RandomPart
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame, RandomColumns, design_matrix
 from trialkit.itt.random_part import RESIDUAL
@@ -125,33 +125,16 @@ def hand_over(
         raise InputError(f"statsmodels found no usable optimum for {shown!r}. Name fewer random parts.")
     table, icc = _components(model, joint, T, rest, single, scale)
     log_likelihood = float(done.llf) - (n - p if method == "reml" else n) * math.log(sd)
-    notes = [
-        *model.notes(),
-        "Fitted by statsmodels: z tests take the number of groups for infinite, so p-values are too small with few of them.",
-    ]
+    notes = [*model.notes(), _Z]
     if not done.converged:
         notes.append("statsmodels says that its search did not converge.")
     notes += _second_opinion(model, parts, nested, method, log_likelihood)
-    std_error = np.sqrt(np.diagonal(cov))
-    half = float(special.ndtri(0.5 + conf_level / 2)) * std_error
-    names = list(model.names)
     return HandedModel(
-        frame=pd.DataFrame(
-            {
-                "term": pd.Series(names, dtype="str"),
-                "estimate": beta,
-                "std_error": std_error,
-                "df": np.inf,
-                "statistic": beta / std_error,
-                "p_value": 2 * special.ndtr(-np.abs(beta / std_error)),
-                "conf_low": beta - half,
-                "conf_high": beta + half,
-            }
-        ),
+        frame=coefficient_table(model.names, beta, np.sqrt(np.diagonal(cov)), np.full(p, np.inf), conf_level),
         variance_components=table,
         icc=icc,
         log_likelihood=log_likelihood,
-        cov=pd.DataFrame(cov, index=names, columns=names),
+        cov=covariance_table(model.names, cov),
         optimum=done,
         n=n,
         n_groups={g.name: len(g.labels) for g in model.groups},
@@ -196,8 +179,8 @@ def _fixed_effects(
     p = model.x.shape[1]
     if max(len(rows) for rows in blocks) > _DENSE:
         beta = np.asarray(done.fe_params, dtype=np.float64) * sd
-        if INTERCEPT in model.names:
-            beta[model.names.index(INTERCEPT)] += model.y.mean()
+        if model.intercept is not None:
+            beta[model.intercept] += model.y.mean()
         return beta, np.asarray(done.cov_params(), dtype=np.float64)[:p, :p] * sd**2
     H, h = np.zeros((p, p)), np.zeros(p)
     for rows in blocks:

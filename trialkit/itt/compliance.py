@@ -17,12 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, normalise, unknown_word
+from trialkit.door import InputError, check_words, normalise
 from trialkit.itt import model_frame
 from trialkit.itt.cluster_level import SiteValues, Weights, site_values
+from trialkit.itt.coefficient_table import coefficient_table
 from trialkit.itt.formula import parse
-from trialkit.itt.mixed import t_quantile, two_sided_p
-from trialkit.itt.model_frame import INTERCEPT, ModelFrame
+from trialkit.itt.model_frame import INTERCEPT, Column, ModelFrame
 from trialkit.itt.people import People
 from trialkit.itt.robust import Sandwich, sandwich
 from trialkit.results import Result
@@ -102,13 +102,9 @@ def complier_effect(
     """
     if not 0 < conf_level < 1:
         raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
-    for word, options, what in ((level, ("person", "cluster"), "level"), (weights, ("equal", "size"), "weights")):
-        if word not in options:
-            raise InputError(unknown_word(str(word), options, what=what))
+    check_words(level=(level, ("person", "cluster")), weights=(weights, ("equal", "size")))
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
-    taken = model_frame.read_column(table, received, why="as what was received")
-    if taken.levels is not None and taken.levels != ("FALSE", "TRUE"):
-        raise InputError(f"what was received ({received!r}) holds text, and must be numbers: 0/1, or a dose.")
+    taken = _read_dose(table, received, why="as what was received")
     unknown = taken.missing
     table = table.loc[~unknown]
     terms = " + ".join(f"`{c}`" for c in (assigned, *covariates))
@@ -126,8 +122,16 @@ def complier_effect(
     names[z] = received
     found = by_people(model.x, z, model.y, dose, model.groups[0].codes, received)
     notes = (*lost, *model.notes(), assumed, *weak(found.first_stage_f))
-    table = _table(names, found.beta, found.sandwich, conf_level)
-    return ComplierEffect(table, found.first_stage, found.first_stage_f, len(model.y), found.clusters, notes)
+    std_error = np.sqrt(np.diagonal(found.sandwich.cov))
+    effects = coefficient_table(names, found.beta, std_error, found.sandwich.df, conf_level)
+    return ComplierEffect(effects, found.first_stage, found.first_stage_f, len(model.y), found.clusters, notes)
+
+
+def _read_dose(table: pd.DataFrame, name: str, *, why: str) -> Column:
+    column = model_frame.read_column(table, name, why=why)
+    if column.levels is not None and column.levels != ("FALSE", "TRUE"):
+        raise InputError(f"what was received ({name!r}) holds text, and must be numbers: 0/1, or a dose.")
+    return column
 
 
 def weak(f: float) -> tuple[str, ...]:
@@ -197,15 +201,9 @@ def _by_cluster(
     x = model.x[:, others] if others else None
     outcome, taken = (site_values(v, site, treated, covariates=x) for v in (model.y, dose))
     found = by_sites(outcome, taken, received, weights=weights)
-    t = found.estimate / found.std_error
-    half = float(t_quantile(found.df, 0.5 + conf_level / 2)) * found.std_error
-    row = {
-        "term": [received], "estimate": [found.estimate], "std_error": [found.std_error], "df": [found.df], "statistic": [t],
-        "p_value": [float(two_sided_p(t, found.df))], "conf_low": [found.estimate - half], "conf_high": [found.estimate + half],
-    }  # fmt: skip
     how = {"equal": "clusters count equally", "size": "clusters count by their people"}[weights]
     return ComplierEffect(
-        pd.DataFrame(row).astype({"term": "str"}),
+        coefficient_table([received], np.array([found.estimate]), np.array([found.std_error]), np.array([found.df]), conf_level),
         found.first_stage,
         found.first_stage_f,
         len(model.y),
@@ -305,9 +303,7 @@ def read_received(tables: Sequence[pd.DataFrame], people: People, design: TrialD
     for table in tables:
         total = np.zeros(len(people.rows))
         for column in declared.columns:
-            read = model_frame.read_column(table, column, why="as what was received ([compliance] received)")
-            if read.levels is not None and read.levels != ("FALSE", "TRUE"):
-                raise InputError(f"what was received ({column!r}) holds text, and must be numbers: 0/1, or a dose.")
+            read = _read_dose(table, column, why="as what was received ([compliance] received)")
             values = np.where(read.missing, np.nan, read.values.astype(np.float64))[people.rows]
             reference = people.arm == 0
             if np.isnan(values[reference]).all():
@@ -323,22 +319,4 @@ def read_received(tables: Sequence[pd.DataFrame], people: People, design: TrialD
         "in compliers" if taken else f"for each {unit}",
         f"Complier-average effects ({name}): assumed are that assignment acts only through what is received, and that nobody defies it."
         f"{nothing}",
-    )
-
-
-def _table(names: Sequence[str], beta: Array, found: Sandwich, conf_level: float) -> pd.DataFrame:
-    std_error = np.sqrt(np.diagonal(found.cov))
-    statistic = beta / std_error
-    half = t_quantile(found.df, 0.5 + conf_level / 2) * std_error
-    return pd.DataFrame(
-        {
-            "term": pd.Series(list(names), dtype="str"),
-            "estimate": beta,
-            "std_error": std_error,
-            "df": found.df,
-            "statistic": statistic,
-            "p_value": two_sided_p(statistic, found.df),
-            "conf_low": beta - half,
-            "conf_high": beta + half,
-        }
     )

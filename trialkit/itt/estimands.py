@@ -19,13 +19,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from trialkit._kernels import pooling, reml, small_sample
+from trialkit._kernels import reml, small_sample
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, unknown_word
 from trialkit.itt.cluster_level import Weights, site_values, two_stage
-from trialkit.itt.mixed import t_quantile, two_sided_p
+from trialkit.itt.coefficient_table import EFFECT
+from trialkit.itt.outcome_models import pool_effect
 from trialkit.itt.people import People
-from trialkit.itt.prepared import Prepared, prepare
+from trialkit.itt.prepared import Prepared, outcomes_asked, prepare
 from trialkit.results import Result
 
 Array = NDArray[np.float64]
@@ -34,7 +35,6 @@ PARTICIPANT, CLUSTER = "participant-average", "cluster-average"
 EQUATIONS, SUMMARIES = "independence estimating equations", "site means, adjusted"
 DIFFERENCE, SLOPE = f"{PARTICIPANT} minus {CLUSTER}", "effect for each person more in the site"
 _ESTIMANDS: tuple[tuple[str, int, Weights], ...] = ((PARTICIPANT, 0, "size"), (CLUSTER, 1, "equal"))
-_NUMBERS = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,7 @@ def estimand_effects(
     """
     if working not in ("exchangeable", "independence"):
         raise InputError(unknown_word(str(working), ("exchangeable", "independence"), what="working correlation"))
-    names = [o.name for o in design.outcomes]
-    for name in outcomes or ():
-        if name not in names:
-            raise InputError(unknown_word(name, names, what="outcome"))
+    wanted = outcomes_asked(design, outcomes)
     # pairs neither move these estimates' meaning nor belong in a sandwich over sites
     alone = design.model_copy(update={"analysis": design.analysis.model_copy(update={"pair_effects": "none"})})
     _, people, prepared = prepare(data, alone, denominator=design.analysis.standardise, scale="each-set")
@@ -126,7 +123,7 @@ def estimand_effects(
     problems: dict[tuple[str, str], str] = {}
     for one in prepared:
         name = one.outcome.name
-        if outcomes is not None and name not in outcomes:
+        if name not in wanted:
             continue
         equations = _once(partial(_equations, one, working))
         for estimand, k, weights in _ESTIMANDS:
@@ -205,25 +202,12 @@ def _row(
         return _pool(compute(), level)
     except InputError as error:
         problems[key] = str(error).rstrip(".")
-        return dict.fromkeys(_NUMBERS, math.nan)
+        return dict.fromkeys(EFFECT, math.nan)
 
 
 def _pool(found: Sequence[_Estimate], level: float) -> dict[str, float]:
     estimate, std_error, df = (np.array([getattr(e, k) for e in found]) for k in ("estimate", "std_error", "df"))
-    if len(found) > 1:
-        pooled = pooling.pool_scalar(estimate, std_error**2, df, conf_level=level)
-        b, se, nu = float(pooled.estimate), float(pooled.std_error), float(pooled.df)
-    else:
-        b, se, nu = float(estimate[0]), float(std_error[0]), float(df[0])
-    half = float(t_quantile(nu, 0.5 + level / 2)) * se
-    return {
-        "estimate": b,
-        "std_error": se,
-        "df": nu,
-        "p_value": float(two_sided_p(b / se, nu)),
-        "conf_low": b - half,
-        "conf_high": b + half,
-    }
+    return pool_effect(estimate, std_error, df, level)
 
 
 def _summaries(one: Prepared, people: People, weights: Weights) -> list[_Estimate]:

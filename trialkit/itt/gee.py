@@ -25,12 +25,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from trialkit.door import InputError, normalise, unknown_word
+from trialkit.door import InputError, check_words, normalise, unknown_word
 from trialkit.itt import model_frame
+from trialkit.itt.coefficient_table import coefficient_table, covariance_table, t_quantile, two_sided_p
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import parse
-from trialkit.itt.mixed import t_quantile, two_sided_p
-from trialkit.itt.model_frame import INTERCEPT, ModelFrame
+from trialkit.itt.model_frame import ModelFrame
 from trialkit.results import Result, Table
 
 Array = NDArray[np.float64]
@@ -105,17 +105,14 @@ class MarginalModel(Result):
     @property
     def cov(self) -> pd.DataFrame:
         """Covariance in force, labelled; for KC-MD that of Mancl and DeRouen."""
-        names = list(self.model.names)
-        return pd.DataFrame(self.covariances["MD" if self.correction == "KC-MD" else self.correction], index=names, columns=names)
+        return covariance_table(self.model.names, self.covariances["MD" if self.correction == "KC-MD" else self.correction])
 
     @property
     def df(self) -> Array:
         """Degrees of freedom of each coefficient (p,)."""
-        x = self.model.x
         if self.df_rule == DF[0]:
             return np.full(len(self.beta), float(self.clusters - len(self.beta)))
-        intercept = self.model.names.index(INTERCEPT) if INTERCEPT in self.model.names else None
-        return counted_df(x, [self.model.groups[0].codes], intercept=intercept, contain_intercept=True)
+        return counted_df(self.model.x, [self.model.groups[0].codes], intercept=self.model.intercept, contain_intercept=True)
 
     @property
     def clusters(self) -> int:
@@ -126,21 +123,7 @@ class MarginalModel(Result):
     def frame(self) -> pd.DataFrame:
         """term, estimate, std_error, df, statistic, p_value, conf_low, conf_high (log odds, log rates or differences)."""
         std_error = std_errors(np.eye(len(self.beta)), self.covariances, self.correction)
-        df = self.df
-        statistic = self.beta / std_error
-        half = t_quantile(df, 0.5 + self.conf_level / 2) * std_error
-        return pd.DataFrame(
-            {
-                "term": pd.Series(list(self.model.names), dtype="str"),
-                "estimate": self.beta,
-                "std_error": std_error,
-                "df": df,
-                "statistic": statistic,
-                "p_value": two_sided_p(statistic, df),
-                "conf_low": self.beta - half,
-                "conf_high": self.beta + half,
-            }
-        )
+        return coefficient_table(self.model.names, self.beta, std_error, self.df, self.conf_level)
 
     def standardised(self, term: str) -> Table:
         """Marginal means in the two arms and how they differ, everybody standing once in either arm (g-computation).
@@ -248,14 +231,7 @@ def fit_marginal(
     >>> fit.frame["df"].tolist()
     [8.0, 8.0]
     """
-    for word, options, what in (
-        (family, tuple(FAMILIES), "family"),
-        (correlation, CORRELATIONS, "correlation"),
-        (correction, CHOICES, "correction"),
-        (df, DF, "df"),
-    ):
-        if word not in options:
-            raise InputError(unknown_word(str(word), options, what=what))
+    check_words(family=(family, tuple(FAMILIES)), correlation=(correlation, CORRELATIONS), correction=(correction, CHOICES), df=(df, DF))
     if not 0 < conf_level < 1:
         raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
     parsed = parse(formula)
@@ -306,10 +282,9 @@ def _suits(model: ModelFrame, family: str) -> None:
         raise InputError(f"the outcome {model.response!r} must be 0 or 1 (or a share between) for a binomial model; it holds {wrong:g}.")
     if family == "gamma" and (y < 0).any():
         raise InputError(f"the outcome {model.response!r} must not be negative for a log link; it holds {y[y < 0][0]:g}.")
-    if family == "poisson" and ((y < 0) | (y != np.rint(y))).any():
-        raise InputError(f"the outcome {model.response!r} must be counts (0, 1, 2, ...) for a Poisson model.")
-    if np.ptp(y) == 0:
-        raise InputError(f"the outcome {model.response!r} has one value in all {len(y)} analysed rows, so there is nothing to compare.")
+    if family == "poisson":
+        model.refuse_fractions("Poisson")
+    model.refuse_constant()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit._kernels import agq
-from trialkit.door import InputError, normalise, unknown_word
+from trialkit.door import InputError, check_words, normalise
 from trialkit.itt import model_frame
+from trialkit.itt.coefficient_table import coefficient_table, covariance_table
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import parse
-from trialkit.itt.mixed import t_quantile, two_sided_p
-from trialkit.itt.model_frame import INTERCEPT, ModelFrame
+from trialkit.itt.model_frame import ModelFrame
 from trialkit.results import Result
 
 Array = NDArray[np.float64]
@@ -78,8 +78,7 @@ class GeneralisedMixedModel(Result):
     @property
     def cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects, labelled."""
-        names = list(self.model.names)
-        return pd.DataFrame(self.vcov, index=names, columns=names)
+        return covariance_table(self.model.names, self.vcov)
 
     @property
     def icc(self) -> float:
@@ -90,26 +89,11 @@ class GeneralisedMixedModel(Result):
     def frame(self) -> pd.DataFrame:
         """term, estimate, std_error, df, statistic, p_value, conf_low, conf_high (log odds or log rates)."""
         model = self.model
-        std_error = np.sqrt(np.diagonal(self.vcov))
         if self.inference == "normal":
             df = np.full(len(self.beta), math.inf)
         else:
-            intercept = model.names.index(INTERCEPT) if INTERCEPT in model.names else None
-            df = counted_df(model.x, [model.groups[0].codes], intercept=intercept, contain_intercept=True)
-        statistic = self.beta / std_error
-        half = t_quantile(df, 0.5 + self.conf_level / 2) * std_error
-        return pd.DataFrame(
-            {
-                "term": pd.Series(list(model.names), dtype="str"),
-                "estimate": self.beta,
-                "std_error": std_error,
-                "df": df,
-                "statistic": statistic,
-                "p_value": two_sided_p(statistic, df),
-                "conf_low": self.beta - half,
-                "conf_high": self.beta + half,
-            }
-        )
+            df = counted_df(model.x, [model.groups[0].codes], intercept=model.intercept, contain_intercept=True)
+        return coefficient_table(model.names, self.beta, np.sqrt(np.diagonal(self.vcov)), df, self.conf_level)
 
 
 def fit_generalised(
@@ -153,9 +137,7 @@ def fit_generalised(
     >>> fit_generalised("well ~ arm", people, group="site").frame["df"].tolist()
     [10.0, 10.0]
     """
-    for word, options, what in ((family, tuple(DENSITIES), "family"), (inference, INFERENCE, "inference")):
-        if word not in options:
-            raise InputError(unknown_word(str(word), options, what=what))
+    check_words(family=(family, tuple(DENSITIES)), inference=(inference, INFERENCE))
     if not 1 <= nodes <= 100:
         raise InputError(f"nodes = {nodes} is not between 1 (Laplace) and 100.")
     if not 0 < conf_level < 1:
@@ -195,10 +177,9 @@ def _suits(model: ModelFrame, family: str) -> None:
     y = model.y
     if family == "binomial" and not np.isin(y, (0.0, 1.0)).all():
         raise InputError(f"the outcome {model.response!r} must be 0 or 1 for a binomial model; it holds {y[~np.isin(y, (0.0, 1.0))][0]:g}.")
-    if family != "binomial" and ((y < 0) | (y != np.rint(y))).any():
-        raise InputError(f"the outcome {model.response!r} must be counts (0, 1, 2, ...) for a {family} model.")
-    if np.ptp(y) == 0:
-        raise InputError(f"the outcome {model.response!r} has one value in all {len(y)} analysed rows, so there is nothing to compare.")
+    if family != "binomial":
+        model.refuse_fractions(family)
+    model.refuse_constant()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
 from trialkit.door import InputError, cell_text, few, require_columns, unknown_word
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.outcome_models import fit_prepared, plan_of, pooled_row
 from trialkit.itt.people import WHERE, People
-from trialkit.itt.prepared import prepare
+from trialkit.itt.prepared import outcomes_asked, prepare
 from trialkit.itt.subset import subset
 from trialkit.results import Result
 
@@ -78,11 +79,7 @@ def leave_one_out(
         raise InputError(unknown_word(str(by), ("site", "pair"), what="unit"))
     plan = plan_of(design, None, None)
     tables, people, prepared = prepare(data, design, denominator=plan.denominator, scale="each-set")
-    names = [o.name for o in design.outcomes]
-    wanted = list(outcomes) if outcomes is not None else [o.name for o in design.outcomes if o.rank == "primary"] or names
-    for name in wanted:
-        if name not in names:
-            raise InputError(unknown_word(name, names, what="outcome"))
+    wanted = outcomes_asked(design, outcomes, primary=True)
     units, labels = _units(tables[0], people, design, by)
     rows, each, notes = [], [], []
     for one in prepared:
@@ -100,10 +97,8 @@ def leave_one_out(
             if again.reason:
                 notes.append(f"{name} without {labels[unit]} could not be analysed: {again.reason}.")
             found = pooled_row(again, plan)
-            keep = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
-            mine.append(
-                {"outcome": name, "left_out": labels[unit], **{k: found[k] for k in keep}, "change": found["estimate"] - whole["estimate"]}
-            )
+            change = found["estimate"] - whole["estimate"]
+            mine.append({"outcome": name, "left_out": labels[unit], **{k: found[k] for k in EFFECT}, "change": change})
         each += mine
         rows.append({"outcome": name, "estimate": whole["estimate"], "p_value": whole["p_value"], **_extremes(mine)})
     return Influence(

@@ -25,6 +25,7 @@ from trialkit._kernels.structured_profile import profile_variances
 from trialkit.door import InputError, check_conf_level, few, normalise, printable, unknown_word
 from trialkit.itt import model_frame, random_part
 from trialkit.itt.by_statsmodels import HandedModel, hand_over
+from trialkit.itt.coefficient_table import coefficient_table, covariance_table, t_quantile
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import RandomPart, Variable, parse
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
@@ -77,8 +78,7 @@ class MixedModel(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row a fixed effect."""
-        names = self.model.names
-        return _t_table("term", list(names), self._found, np.zeros(len(names)), self.conf_level)
+        return self._found.table(self.model.names, self.conf_level)
 
     @cached_property
     def variance_components(self) -> pd.DataFrame:
@@ -88,8 +88,7 @@ class MixedModel(Result):
     @cached_property
     def cov(self) -> pd.DataFrame:
         """Covariance of the fixed effects in force."""
-        names = list(self.model.names)
-        return pd.DataFrame(self._found.cov, index=names, columns=names)
+        return covariance_table(self.model.names, self._found.cov)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -205,7 +204,7 @@ class MixedModel(Result):
             contrast, estimate, std_error, df, statistic, p_value, conf_low, conf_high.
         """
         L, labels = self._contrast_matrix(weights)
-        return Table(_t_table("contrast", labels, self._infer(L), np.broadcast_to(null, len(L)), self.conf_level), "Contrasts")
+        return Table(self._infer(L).table(labels, self.conf_level, first="contrast", null=np.broadcast_to(null, len(L))), "Contrasts")
 
     def test(self, terms: str | Sequence[str] | None = None) -> Table:
         """Joint F tests.
@@ -274,8 +273,7 @@ class MixedModel(Result):
         L = np.array([[row.get(name, 0.0) for name in m.names] for row in rows])
         L = np.vstack([L, L[1:] - L[0]])
         labels += [f"{label} - {labels[0]}" for label in labels[1:]]
-        table = _t_table("level", labels, self._infer(L), np.zeros(len(L)), self.conf_level)
-        return Table(table, f"Estimated marginal means of {variable}")
+        return Table(self._infer(L).table(labels, self.conf_level, first="level"), f"Estimated marginal means of {variable}")
 
     # --- intervals
 
@@ -800,6 +798,10 @@ class _Inference:
     df: Array  # (r,)
     cov: Array  # (r, r)
 
+    def table(self, names: Sequence[str], conf_level: float, *, first: str = "term", null: ArrayLike = 0.0) -> pd.DataFrame:
+        """One row a combination."""
+        return coefficient_table(names, self.estimate, self.std_error, self.df, conf_level, first=first, null=null)
+
 
 def _infer(fitted: Any, L: Array, inference: str, model: ModelFrame) -> _Inference:
     if inference == "kenward-roger":
@@ -818,9 +820,9 @@ def _counted(L: Array, inference: str, model: ModelFrame, fitted: Any) -> Array:
         return np.full(len(L), math.inf)
     if inference == "residual" or fitted.status == "singletons":
         return np.full(len(L), float(n - p))
-    intercept = model.names.index(INTERCEPT) if INTERCEPT in model.names else None
-    by_column = counted_df(model.x, [g.codes for g in model.groups], intercept=intercept, contain_intercept=inference == "containment")
-    if inference == "containment":
+    contained = inference == "containment"
+    by_column = counted_df(model.x, [g.codes for g in model.groups], intercept=model.intercept, contain_intercept=contained)
+    if contained:
         _contain_slopes(by_column, model)
     # a combination is only as good as its worst part
     return np.array([by_column[np.abs(row) > 0].min() if np.abs(row).any() else math.inf for row in L])
@@ -838,39 +840,6 @@ def _contain_slopes(df: Array, model: ModelFrame) -> None:
                 np.maximum.at(high, codes, z)
                 k = model.names.index(name)
                 df[k] = min(df[k], float((high > low).sum()) - 1.0)
-
-
-def _t_table(first: str, labels: Sequence[str], found: _Inference, null: Array, conf_level: float) -> pd.DataFrame:
-    statistic = (found.estimate - null) / found.std_error
-    half = t_quantile(found.df, 0.5 + conf_level / 2) * found.std_error
-    return pd.DataFrame(
-        {
-            first: pd.array(list(labels), dtype="str"),
-            "estimate": found.estimate,
-            "std_error": found.std_error,
-            "df": found.df,
-            "statistic": statistic,
-            "p_value": two_sided_p(statistic, found.df),
-            "conf_low": found.estimate - half,
-            "conf_high": found.estimate + half,
-        }
-    )
-
-
-def two_sided_p(statistic: ArrayLike, df: ArrayLike) -> Array:
-    """Two-sided p-value of a t statistic; normal when df is infinite, missing when df is not positive."""
-    t, nu = np.abs(np.asarray(statistic, dtype=np.float64)), np.asarray(df, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        p = np.where(np.isinf(nu), 2 * special.ndtr(-t), 2 * special.stdtr(np.where(np.isinf(nu), 1.0, nu), -t))
-    return np.where(nu > 0, p, np.nan)
-
-
-def t_quantile(df: ArrayLike, probability: float) -> Array:
-    """Quantile of t, normal when df is infinite, missing when df is not positive."""
-    nu = np.asarray(df, dtype=np.float64)
-    usable = np.isfinite(nu) & (nu > 0)
-    t = special.stdtrit(np.where(usable, nu, 1.0), probability)
-    return np.where(usable, t, np.where(np.isposinf(nu), special.ndtri(probability), np.nan))
 
 
 def _words(weights: Array, names: Sequence[str]) -> str:

@@ -134,6 +134,23 @@ class ModelFrame:
     random: tuple[RandomColumns, ...] = ()
     strata: Grouping | None = None
 
+    @property
+    def intercept(self) -> int | None:
+        """Place of the constant among the columns of `x`; None without one."""
+        return self.names.index(INTERCEPT) if INTERCEPT in self.names else None
+
+    def refuse_constant(self) -> None:
+        """An InputError when the outcome has one value in all analysed rows."""
+        if np.ptp(self.y) == 0:
+            raise InputError(
+                f"the outcome {self.response!r} has one value in all {len(self.y)} analysed rows, so there is nothing to compare."
+            )
+
+    def refuse_fractions(self, kind: str) -> None:
+        """An InputError when the outcome is no count, as a model of that kind needs."""
+        if ((self.y < 0) | (self.y != np.rint(self.y))).any():
+            raise InputError(f"the outcome {self.response!r} must be counts (0, 1, 2, ...) for a {kind} model.")
+
     def notes(self) -> tuple[str, ...]:
         """What was left out, in words."""
         out = []

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from trialkit._kernels import agq, pooling
-from trialkit.door import InputError, cell_text, few, normalise, printable, unknown_word
+from trialkit.door import InputError, cell_text, check_words, few, normalise, printable, unknown_word
 from trialkit.itt import gee, model_frame
+from trialkit.itt.coefficient_table import coefficient_table
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.formula import parse
 from trialkit.itt.generalised import SEPARATED
-from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import INTERCEPT, ModelFrame
 from trialkit.results import Result, Table
 
@@ -94,20 +94,7 @@ class OrdinalModel(Result):
             std_error = np.sqrt(np.diagonal(self.covariances["information"])[q:])
         x = _without_constant(self.model)[0]
         df = degrees(x, self.model.groups[0].codes, q, self.df_rule)
-        statistic = self.beta / std_error
-        half = t_quantile(df, 0.5 + self.conf_level / 2) * std_error
-        return pd.DataFrame(
-            {
-                "term": pd.Series(list(self.names), dtype="str"),
-                "estimate": self.beta,
-                "std_error": std_error,
-                "df": df,
-                "statistic": statistic,
-                "p_value": two_sided_p(statistic, df),
-                "conf_low": self.beta - half,
-                "conf_high": self.beta + half,
-            }
-        )
+        return coefficient_table(self.names, self.beta, std_error, df, self.conf_level)
 
     def proportional_odds(self, term: str | None = None) -> Table:
         """The log odds ratio at every cut, and the test that they are one.
@@ -199,9 +186,7 @@ def fit_ordinal(
     >>> fit.levels, fit.frame["df"].tolist()
     (('0', '1', '2', '3'), [10.0])
     """
-    for word, options, what in ((model, MODELS, "model"), (correction, gee.CHOICES, "correction"), (df, DF, "df")):
-        if word not in options:
-            raise InputError(unknown_word(str(word), options, what=what))
+    check_words(model=(model, MODELS), correction=(correction, gee.CHOICES), df=(df, DF))
     if not 1 <= nodes <= 100:
         raise InputError(f"nodes = {nodes} is not between 1 (Laplace) and 100.")
     if not 0 < conf_level < 1:
@@ -212,11 +197,8 @@ def fit_ordinal(
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
     codes, labels = categories(model_frame.find_column(table, parsed.response, why="as the outcome"), levels)
     built = model_frame.build(parsed, table.assign(**{parsed.response: codes}), groups=[cluster])
+    built.refuse_constant()
     present = np.unique(built.y).astype(np.intp)
-    if len(present) < 2:
-        raise InputError(
-            f"the outcome {parsed.response!r} has one value in all {len(built.y)} analysed rows, so there is nothing to compare."
-        )
     empty = [labels[k] for k in range(len(labels)) if k not in set(present.tolist())]
     labels = tuple(labels[k] for k in present)
     built.y[:] = np.searchsorted(present, built.y)
@@ -535,6 +517,28 @@ def brant(x: Array, y: Codes, codes: Codes, categories: int, k: int) -> Brant:
     return Brant(tuple(cuts), b, np.sqrt(np.diagonal(V)), statistic, df, p, categories - 1 - len(cuts), V, nu)
 
 
+def hotelling(estimates: Array, covariances: Array, nu: float) -> tuple[float, float]:
+    """Joint F of q coefficients with nu df each, and its denominator df; both missing when those are fewer than one.
+
+    Parameters
+    ----------
+    estimates : array (m, q)
+        One table: Hotelling's T squared; several: D1 of the same.
+    covariances : array (m, q, q)
+    nu : float
+    """
+    q = estimates.shape[1]
+    df = nu - q + 1.0
+    if df < 1:
+        return math.nan, math.nan
+    # c'V^-1c (nu - q + 1) / (nu q) is F, so V nu / (nu - q + 1) is what a Wald F of these df has
+    spread = covariances * nu / df
+    if len(estimates) == 1:
+        return float(estimates[0] @ np.linalg.solve(spread[0], estimates[0])) / q, df
+    pooled = pooling.d1(estimates, spread, df)
+    return float(pooled.statistic), min(float(pooled.df2), df)
+
+
 def _equal_odds(each: Sequence[tuple[Array, Array]], nu: float) -> tuple[float, tuple[float, float], float]:
     """F test that the coefficients of all cuts are one, from one table (Hotelling's T squared) or several (D1 of the same F)."""
     C = np.diff(np.eye(len(each[0][0])), axis=0)
@@ -542,14 +546,7 @@ def _equal_odds(each: Sequence[tuple[Array, Array]], nu: float) -> tuple[float, 
     df2 = nu - q + 1.0
     if df2 < 1 or any(np.linalg.matrix_rank(C @ V @ C.T) < q for _, V in each):
         return math.nan, (float(q), df2), math.nan
-    # Hotelling: c'V^-1c (nu - q + 1) / (nu q) is F, so V nu / (nu - q + 1) is what a Wald F of these df has
-    contrasts = np.array([C @ b for b, _ in each])
-    spread = np.array([C @ V @ C.T for _, V in each]) * nu / df2
-    if len(each) == 1:
-        statistic = float(contrasts[0] @ np.linalg.solve(spread[0], contrasts[0])) / q
-    else:
-        pooled = pooling.d1(contrasts, spread, df2)
-        statistic, df2 = float(pooled.statistic), min(float(pooled.df2), df2)
+    statistic, df2 = hotelling(np.array([C @ b for b, _ in each]), np.array([C @ V @ C.T for _, V in each]), nu)
     return statistic, (float(q), df2), float(stats.f.sf(statistic, q, df2))
 
 

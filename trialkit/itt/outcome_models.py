@@ -23,6 +23,7 @@ from trialkit._kernels.structured_fit import fit_structured
 from trialkit.design import Outcome, TrialDesign
 from trialkit.door import InputError, check_conf_level, unknown_word
 from trialkit.itt import gee, generalised, ordinal
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.prepared import CONSTANT, SATURATED, Prepared
 
@@ -208,12 +209,9 @@ def _infer(fitted: Sequence[Any], one: Prepared, plan: AnalysisPlan) -> Fits:
         estimate[k], std_error[k], df[k] = found.estimate[0], found.std_error[0], found.df[0]
     variances = np.array([np.where(f.identified, f.variances, np.nan) for f in fitted])
     residual = np.array([f.sigma2 for f in fitted])
-    # variances stand outermost first; two people of a site share its variance and its pair's, not their subclusters'
     third = one.subcluster is not None
-    inner = variances[:, -1] if third else np.zeros(m)
-    between = variances[:, :-1].sum(axis=1) if third else variances.sum(axis=1)
+    between, inner = _between(one, variances)
     measure = measure_words(one.outcome, plan.denominator)
-    raw = () if measure == "mean difference" else (Effect("mean difference", estimate, std_error),)
     return Fits(
         measure=measure,
         estimate=estimate,
@@ -227,7 +225,7 @@ def _infer(fitted: Sequence[Any], one: Prepared, plan: AnalysisPlan) -> Fits:
         residual_variance=residual,
         singular=np.array([bool((f.boundary & f.identified).any()) for f in fitted]),
         status=fitted[0].status,
-        effects=raw,
+        effects=_raw(measure, estimate, std_error),
     )
 
 
@@ -251,14 +249,13 @@ def _structured(one: Prepared, plan: AnalysisPlan) -> Fitted:
     rule = small_sample.kenward_roger if plan.inference == "kenward-roger" else small_sample.satterthwaite
     found = [rule(f, np.eye(f.p)[1:2]) for f in fitted]
     estimate, std_error, df = (np.array([getattr(r, k)[0] for r in found]) for k in ("estimate", "std_error", "df"))
-    m, nan = len(fitted), np.full(len(fitted), np.nan)
+    nan = np.full(len(fitted), np.nan)
     # what each term and the residual give the average row
     shares = np.array([[_average(t, T) for t, T in zip(terms, f.covariances, strict=True)] for f in fitted])
     weights = np.ones(1) if strata is None else np.bincount(strata) / one.n
     residual = np.array([float(weights @ f.residuals) for f in fitted])
     third = one.subcluster is not None
-    inner = shares[:, -1] if third else np.zeros(m)
-    between = shares[:, :-1].sum(axis=1) if third else shares.sum(axis=1)
+    between, inner = _between(one, shares)
     measure = measure_words(one.outcome, plan.denominator)
     paired = one.pair is not None
     notes: tuple[str, ...] = ()
@@ -282,13 +279,25 @@ def _structured(one: Prepared, plan: AnalysisPlan) -> Fitted:
             residual_variance=residual,
             singular=np.array([bool(np.any(f.boundary)) for f in fitted]),
             status="ok",
-            effects=() if measure == "mean difference" else (Effect("mean difference", estimate, std_error),),
+            effects=_raw(measure, estimate, std_error),
             notes=notes,
             slope_variance=np.array([f.covariances[0][1, 1] for f in fitted]) if slope else None,
             residual_by_arm=np.array([f.residuals for f in fitted]) if strata is not None else None,
         ),
         "",
     )
+
+
+def _between(one: Prepared, variances: Array) -> tuple[Array, Array]:
+    """Of variances (m, terms), outermost first: what two people of a site share (its own and its pair's), and their subclusters'."""
+    if one.subcluster is None:
+        return np.asarray(variances.sum(axis=1)), np.zeros(len(variances))
+    return np.asarray(variances[:, :-1].sum(axis=1)), variances[:, -1]
+
+
+def _raw(measure: str, estimate: Array, std_error: Array) -> tuple[Effect, ...]:
+    """The difference on the outcome's own scale, beside a standardised one."""
+    return () if measure == "mean difference" else (Effect("mean difference", estimate, std_error),)
 
 
 def _average(term: RandomTerm, covariance: Array) -> float:
@@ -507,3 +516,9 @@ def pool(estimate: Array, std_error: Array, df: Array, conf_level: float, *, rat
     if ratio:
         row |= {k: math.exp(row[k]) for k in ("estimate", "conf_low", "conf_high")}
     return row
+
+
+def pool_effect(estimate: Array, std_error: Array, df: Array, conf_level: float) -> dict[str, float]:
+    """`pool`, only the numbers that every row of an effect has."""
+    row = pool(estimate, std_error, df, conf_level, ratio=False)
+    return {name: row[name] for name in EFFECT}

@@ -18,17 +18,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.design import Covariate, TrialDesign
-from trialkit.door import InputError, few, require_columns, unknown_word
+from trialkit.door import InputError, few, require_columns
 from trialkit.itt.analysis import itt
 from trialkit.itt.beside import PAIRS, RANDOMISATION, pair_labels
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.comparison import compare_methods
 from trialkit.itt.model_frame import read_column
 from trialkit.itt.people import WHERE, read_people
+from trialkit.itt.prepared import outcomes_asked
 from trialkit.results import Result
 
 RANDOM, FIXED, BROKEN = "mixed model, pairs random", "mixed model, pairs fixed", "mixed model, pairs broken"
 MATCHED, DROPPED, FLIPPED = f"{BROKEN}, matching variables", "pair differences, broken pairs dropped", "randomisation test, original pairs"
-_NUMBERS = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,8 @@ def pair_effects(
     if not isinstance(first, pd.DataFrame):
         raise InputError("pair_effects needs a table, or an iterable of imputed tables that is not empty.")
     require_columns(first, [design.columns.pair], where=WHERE, why="as the pair ([columns] pair)")
-    names = [o.name for o in design.outcomes]
-    for name in outcomes or ():
-        if name not in names:
-            raise InputError(unknown_word(name, names, what="outcome"))
-    if outcomes is not None:
-        design = design.model_copy(update={"outcomes": tuple(o for o in design.outcomes if o.name in outcomes)})
+    wanted = outcomes_asked(design, outcomes)
+    design = design.model_copy(update={"outcomes": tuple(o for o in design.outcomes if o.name in wanted)})
 
     broken = _handled(design, "none")
     people = read_people(first, broken)
@@ -177,7 +174,7 @@ def pair_effects(
         counts = {"whole_pairs": int((sizes == 2).sum()), "broken_pairs": int((sizes == 1).sum())}
         for analysis in (*done, DROPPED, FLIPPED):
             r = found[analysis, name]
-            rows.append({"outcome": name, "analysis": analysis, **{k: r[k] for k in _NUMBERS}, "clusters": int(r["clusters"]), **counts})
+            rows.append({"outcome": name, "analysis": analysis, **{k: r[k] for k in EFFECT}, "clusters": int(r["clusters"]), **counts})
             if (analysis, name) in why:
                 problems[name, analysis] = why[analysis, name]
     alone = sorted({labels[k] for k in range(len(labels)) if labels.count(labels[k]) == 1})

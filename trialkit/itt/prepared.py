@@ -135,6 +135,23 @@ def prepare(data: Any, design: TrialDesign, *, denominator: str, scale: str) -> 
 # --- the tables ---------------------------------------------------------------------------------------------
 
 
+def outcomes_asked(design: TrialDesign, outcomes: Sequence[str] | None, *, primary: bool = False) -> list[str]:
+    """Names of the outcomes to analyse; by default all, or with `primary` the primary ones where there are any.
+
+    Raises
+    ------
+    InputError
+        An outcome is not in the design.
+    """
+    names = [o.name for o in design.outcomes]
+    if outcomes is None:
+        return [o.name for o in design.outcomes if primary and o.rank == "primary"] or names
+    for name in outcomes:
+        if name not in names:
+            raise InputError(unknown_word(name, names, what="outcome"))
+    return list(outcomes)
+
+
 def _tables(data: Any) -> list[pd.DataFrame]:
     if isinstance(data, pd.DataFrame):
         return [data]

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.door import InputError, unknown_word
 from trialkit.itt import random_part
-from trialkit.itt.mixed import MixedModel, t_quantile, two_sided_p
+from trialkit.itt.coefficient_table import coefficient_table
+from trialkit.itt.mixed import MixedModel
 from trialkit.results import Table
 
 Array = NDArray[np.float64]
@@ -129,6 +129,7 @@ def robust(fit: MixedModel, *, kind: str = "CR2", conf_level: float | None = Non
 
     Examples
     --------
+    >>> import pandas as pd
     >>> from trialkit.itt import fit_mixed
     >>> people = pd.DataFrame({
     ...     "y": [3.1, 2.7, 3.9, 4.2, 2.2, 2.9, 3.0, 3.6, 4.4, 4.1, 2.0, 2.6], "arm": [0] * 6 + [1] * 6, "site": list("AABBCCDDEEFF"),
@@ -145,26 +146,5 @@ def robust(fit: MixedModel, *, kind: str = "CR2", conf_level: float | None = Non
     clusters = np.split(order, np.cumsum(np.bincount(outer, minlength=J))[:-1])
     covariances = [random_part.covariance(model, kernel, rows) for rows in clusters]
     found = sandwich(model.x, fit.residuals(conditional=False), clusters, covariances, kind=kind)
-    return robust_table(list(model.names), kernel.beta, found, conf_level or fit.conf_level, f"{kind} cluster-robust inference")
-
-
-def robust_table(names: Sequence[str], beta: Array, found: Any, conf_level: float, title: str) -> Table:
-    """Coefficients with robust standard errors and t intervals."""
-    std_error = np.sqrt(np.diagonal(found.cov))
-    statistic = beta / std_error
-    half = t_quantile(found.df, 0.5 + conf_level / 2) * std_error
-    return Table(
-        pd.DataFrame(
-            {
-                "term": pd.Series(list(names), dtype="str"),
-                "estimate": beta,
-                "std_error": std_error,
-                "df": found.df,
-                "statistic": statistic,
-                "p_value": two_sided_p(statistic, found.df),
-                "conf_low": beta - half,
-                "conf_high": beta + half,
-            }
-        ),
-        title,
-    )
+    table = coefficient_table(model.names, kernel.beta, np.sqrt(np.diagonal(found.cov)), found.df, conf_level or fit.conf_level)
+    return Table(table, f"{kind} cluster-robust inference")

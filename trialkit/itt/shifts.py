@@ -18,13 +18,12 @@ from trialkit._kernels import pooling
 from trialkit._kernels.reml_many import fit_many
 from trialkit.design import TrialDesign
 from trialkit.door import InputError
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.effect_sizes import standard_deviation
 from trialkit.itt.outcome_models import AnalysisPlan, fit_prepared, plan_of, pooled_row
 from trialkit.itt.prepared import Prepared, prepare
 
 Array = NDArray[np.float64]
-
-FIGURES = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
 
 
 def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, *, directions: ArrayLike, steps: ArrayLike) -> pd.DataFrame:
@@ -102,7 +101,7 @@ def itt_shifts(data: Iterable[pd.DataFrame], design: TrialDesign, outcome: str, 
         sd = _sds(one, Y, k, plan.denominator)
         estimate[:, k], std_error[:, k], df[:, k] = found.estimate[:, 0] / sd, found.std_error[:, 0] / sd, found.df[:, 0]
     pooled = pooling.pool_scalar(estimate, std_error**2, df, conf_level=plan.conf_level)
-    return pd.DataFrame({name: getattr(pooled, name) for name in FIGURES})
+    return pd.DataFrame({name: getattr(pooled, name) for name in EFFECT})
 
 
 def _one_by_one(one: Prepared, plan: AnalysisPlan, d: Array, s: Array) -> pd.DataFrame:
@@ -114,7 +113,7 @@ def _one_by_one(one: Prepared, plan: AnalysisPlan, d: Array, s: Array) -> pd.Dat
         done = fit_prepared(replace(one, responses=moved, sd=sd), plan)
         if done.reason:
             raise InputError(f"{one.outcome.name!r} cannot be analysed at every shift: {done.reason}. Give smaller shifts.")
-        rows.append({name: pooled_row(done, plan)[name] for name in FIGURES})
+        rows.append({name: pooled_row(done, plan)[name] for name in EFFECT})
     return pd.DataFrame(rows)
 
 

@@ -19,19 +19,18 @@ from scipy import special
 
 from trialkit._kernels import pooling, reml, small_sample
 from trialkit.design import Outcome, TrialDesign
-from trialkit.door import InputError, few, printable, require_columns, unknown_word
+from trialkit.door import InputError, few, printable, require_columns
 from trialkit.itt import gee, ordinal
+from trialkit.itt.coefficient_table import EFFECT
 from trialkit.itt.denominator_df import counted_df
 from trialkit.itt.generalised import SEPARATED
-from trialkit.itt.mixed import t_quantile, two_sided_p
 from trialkit.itt.model_frame import Column, read_column
-from trialkit.itt.outcome_models import FAMILY, AnalysisPlan, measure_words, plan_of
+from trialkit.itt.outcome_models import FAMILY, AnalysisPlan, measure_words, plan_of, pool_effect
 from trialkit.itt.people import WHERE, People
-from trialkit.itt.prepared import Prepared, prepare, read_covariate
+from trialkit.itt.prepared import Prepared, outcomes_asked, prepare, read_covariate
 from trialkit.results import Result
 
 Array = NDArray[np.float64]
-_NUMBERS = ("estimate", "std_error", "df", "p_value", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,10 @@ def subgroup_effects(
     """
     moderators = [by] if isinstance(by, str) else list(by)
     plan = plan_of(design, None, None)
-    names = [o.name for o in design.outcomes]
-    wanted = list(outcomes) if outcomes is not None else [o.name for o in design.outcomes if o.rank == "primary"] or names
-    for name in wanted:
-        if name not in names:
-            raise InputError(unknown_word(name, names, what="outcome"))
+    wanted = outcomes_asked(design, outcomes, primary=True)
     c = design.columns
     for moderator in moderators:
-        if moderator in (c.arm, c.site, c.person, *names):
+        if moderator in (c.arm, c.site, c.person, *(o.name for o in design.outcomes)):
             raise InputError(f"{moderator!r} is the trial's arm, site, person or outcome, so it cannot be a moderator of the effect.")
     tables, people, prepared = prepare(data, design, denominator=plan.denominator, scale="each-set")
     columns = {m: [_read(table, m, people, design) for table in tables] for m in moderators}
@@ -142,7 +137,7 @@ def subgroup_effects(
                 found = _fit(part, plan) if one.outcome.linear else _fit_marginal(part, plan)
             except InputError as error:
                 problems[one.outcome.name, moderator] = str(error).rstrip(".")
-                blank = dict.fromkeys(_NUMBERS, math.nan)
+                blank = dict.fromkeys(EFFECT, math.nan)
                 effects.append({**key, "subgroup": "", **blank, **dict.fromkeys(_COUNTS, 0), "measure": ""})
                 interactions.append({**key, "statistic": math.nan, "df_num": 0, "df_den": math.nan, "p_value": math.nan})
                 continue
@@ -167,7 +162,7 @@ def subgroup_effects(
     text = {"outcome": "str", "moderator": "str"}
     return SubgroupEffects(
         frame=pd.DataFrame(effects).astype({**text, "subgroup": "str", "measure": "str"}),
-        differences=pd.DataFrame(differences, columns=["outcome", "moderator", "contrast", *_NUMBERS, "measure"]),
+        differences=pd.DataFrame(differences, columns=["outcome", "moderator", "contrast", *EFFECT, "measure"]),
         interactions=pd.DataFrame(interactions).astype(text),
         problems=problems,
         notes=tuple(notes),
@@ -289,7 +284,7 @@ def _fit(part: _Moderated, plan: AnalysisPlan) -> _Found:
         covariances.append(found.cov[-q:, -q:] / s**2)
         tests.append(joint(fit, L[-q:]))
     measure = measure_words(part.one.outcome, plan.denominator)
-    table = [_row(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
+    table = [pool_effect(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
     effects, differences = _rows(part, table, measure)
     k = len(part.labels)
     if len(tests) == 1:
@@ -351,11 +346,12 @@ def _fit_marginal(part: _Moderated, plan: AnalysisPlan) -> _Found:
         middle = L[-q:] @ covariances["MD" if plan.correction == "KC-MD" else plan.correction] @ L[-q:].T
         joint.append(middle)
         nus.append(float(counted[1]))
-    table = [_row(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
+    table = [pool_effect(b, se, df, plan.conf_level) for b, se, df in zip(*(np.array(v).T for v in (estimates, errors, dfs)), strict=True)]
     if q == 1:
         F, df_num, df_den = (table[-1]["estimate"] / table[-1]["std_error"]) ** 2, 1, table[-1]["df"]
     else:
-        F, df_num, df_den = _hotelling(np.array(estimates)[:, -q:], np.array(joint), min(nus), q)
+        df_num = q
+        F, df_den = ordinal.hotelling(np.array(estimates)[:, -q:], np.array(joint), min(nus))
     if o.type != "continuous":
         table = [{**row, **{k: math.exp(row[k]) for k in ("estimate", "conf_low", "conf_high")}} for row in table]
     else:
@@ -400,32 +396,3 @@ def _marginal_fit(
         return solved.beta, gee.corrected(x, share, solved, family, offset=offset), 1
     except np.linalg.LinAlgError:
         raise InputError(SEPARATED) from None
-
-
-def _hotelling(estimates: Array, covariances: Array, nu: float, q: int) -> tuple[float, int, float]:
-    """Joint F of q coefficients with nu df each: Hotelling's T squared, or D1 of the same over tables."""
-    df = nu - q + 1
-    if df < 1:
-        return math.nan, q, math.nan
-    spread = covariances * nu / df
-    if len(estimates) == 1:
-        return float(estimates[0] @ np.linalg.solve(spread[0], estimates[0])) / q, q, df
-    pooled = pooling.d1(estimates, spread, df)
-    return float(pooled.statistic), q, min(float(pooled.df2), df)
-
-
-def _row(estimate: Array, std_error: Array, df: Array, level: float) -> dict[str, float]:
-    if len(estimate) > 1:
-        pooled = pooling.pool_scalar(estimate, std_error**2, df, conf_level=level)
-        b, se, nu = float(pooled.estimate), float(pooled.std_error), float(pooled.df)
-    else:
-        b, se, nu = float(estimate[0]), float(std_error[0]), float(df[0])
-    half = float(t_quantile(nu, 0.5 + level / 2)) * se
-    return {
-        "estimate": b,
-        "std_error": se,
-        "df": nu,
-        "p_value": float(two_sided_p(b / se, nu)),
-        "conf_low": b - half,
-        "conf_high": b + half,
-    }
