@@ -10,6 +10,7 @@ import pytest
 
 import trialkit as tk
 from trialkit.door import InputError
+from trialkit.itt import fit_marginal
 
 RNG = np.random.default_rng(1)
 N = 120
@@ -40,6 +41,8 @@ def with_na() -> pd.DataFrame:
         (lambda: tk.fit_mixed("y ~ arm", PEOPLE.assign(y=PEOPLE["y"] + 1j), groups="site"), "complex"),
         (lambda: tk.fit_mixed("y ~ arm", PEOPLE, groups=3), "name|names of the grouping columns"),
         (lambda: tk.fit_mixed("y ~ arm", PEOPLE, groups="site", conf_level="a"), "conf_level = 'a'"),
+        (lambda: tk.fit_mixed("y ~ arm", PEOPLE, groups="site").confint(conf_level="95"), "conf_level = '95'"),
+        (lambda: fit_marginal("y ~ arm", PEOPLE, cluster="site", conf_level="95"), "conf_level = '95'"),
         (lambda: tk.impute(PEOPLE, {}, seed=1), "needs a TrialDesign, not dict"),
         (lambda: tk.itt(PEOPLE, None), "needs a TrialDesign"),
         (lambda: tk.check(None, trials=3, seed=1), "takes a Scenario, not NoneType"),

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit.design import TrialDesign
-from trialkit.door import InputError, check_words, normalise
+from trialkit.door import InputError, check_conf_level, check_words, normalise
 from trialkit.itt import model_frame
 from trialkit.itt.cluster_level import SiteValues, Weights, site_values
 from trialkit.itt.coefficient_table import coefficient_table
@@ -100,8 +100,7 @@ def complier_effect(
     >>> effect.frame["term"].tolist(), round(effect.first_stage, 2)
     (['(Intercept)', 'came'], 0.73)
     """
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     check_words(level=(level, ("person", "cluster")), weights=(weights, ("equal", "size")))
     table = frame if isinstance(frame, pd.DataFrame) else normalise(frame)
     taken = _read_dose(table, received, why="as what was received")

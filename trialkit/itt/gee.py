@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-from trialkit.door import InputError, check_words, normalise, unknown_word
+from trialkit.door import InputError, check_conf_level, check_words, normalise, unknown_word
 from trialkit.itt import model_frame
 from trialkit.itt.coefficient_table import coefficient_table, covariance_table, t_quantile, two_sided_p
 from trialkit.itt.denominator_df import counted_df
@@ -232,8 +232,7 @@ def fit_marginal(
     [8.0, 8.0]
     """
     check_words(family=(family, tuple(FAMILIES)), correlation=(correlation, CORRELATIONS), correction=(correction, CHOICES), df=(df, DF))
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     parsed = parse(formula)
     if parsed.groups:
         raise InputError("a marginal model has no random part; name the clusters by cluster= instead of (1|...).")

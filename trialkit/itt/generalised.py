@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit._kernels import agq
-from trialkit.door import InputError, check_words, normalise
+from trialkit.door import InputError, check_conf_level, check_words, normalise
 from trialkit.itt import model_frame
 from trialkit.itt.coefficient_table import coefficient_table, covariance_table
 from trialkit.itt.denominator_df import counted_df
@@ -140,8 +140,7 @@ def fit_generalised(
     check_words(family=(family, tuple(DENSITIES)), inference=(inference, INFERENCE))
     if not 1 <= nodes <= 100:
         raise InputError(f"nodes = {nodes} is not between 1 (Laplace) and 100.")
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     parsed = parse(formula)
     if (group is None) == (len(parsed.groups) != 1):
         raise InputError("one grouping factor is fitted: name it by group= or as (1|site) in the formula.")

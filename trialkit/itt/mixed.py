@@ -295,8 +295,7 @@ class MixedModel(Result):
             ``cor(pair, (Intercept), arm)`` (a limit of -1 or 1: not rejected up to there) and ``sd(Residual, arm control)``.
         """
         level = self.conf_level if conf_level is None else conf_level
-        if not 0 < level < 1:
-            raise InputError(f"conf_level = {level} is not between 0 and 1, for example 0.95.")
+        check_conf_level(level)
         names = list(self.model.names)
         estimate = np.asarray(self.kernel.beta)
         if method == "t":

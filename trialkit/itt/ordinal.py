@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from trialkit._kernels import agq, pooling
-from trialkit.door import InputError, cell_text, check_words, few, normalise, printable, unknown_word
+from trialkit.door import InputError, cell_text, check_conf_level, check_words, few, normalise, printable, unknown_word
 from trialkit.itt import gee, model_frame
 from trialkit.itt.coefficient_table import coefficient_table
 from trialkit.itt.denominator_df import counted_df
@@ -189,8 +189,7 @@ def fit_ordinal(
     check_words(model=(model, MODELS), correction=(correction, gee.CHOICES), df=(df, DF))
     if not 1 <= nodes <= 100:
         raise InputError(f"nodes = {nodes} is not between 1 (Laplace) and 100.")
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     parsed = parse(formula)
     if parsed.groups:
         raise InputError("name the clusters by cluster= instead of (1|...).")

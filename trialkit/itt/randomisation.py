@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trialkit._kernels import signflip
-from trialkit.door import InputError, few, unknown_word
+from trialkit.door import InputError, check_conf_level, few, unknown_word
 from trialkit.itt.cluster_level import SiteValues
 from trialkit.results import Result, Table
 
@@ -174,8 +174,7 @@ def randomisation_test(
     """
     if weights not in ("equal", "size"):
         raise InputError(unknown_word(str(weights), ("equal", "size"), what="weights"))
-    if not 0 < conf_level < 1:
-        raise InputError(f"conf_level = {conf_level} is not between 0 and 1, for example 0.95.")
+    check_conf_level(conf_level)
     columns, notes = _columns(values.sites, plan.sites)
     codes, exact = _codes(plan, draws=draws, seed=seed, limit=limit)
     z = _arms(codes, columns)
