@@ -286,7 +286,7 @@ def ranks_joint(m: int, draws: int, seed: int, thin: int = 15, burn: int = 300, 
     return below
 
 
-JOINT_REPLICATES = 500
+JOINT_REPLICATES = 2000
 KERNELS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"linear": ranks_linear, "probit": ranks_probit(2), "ordinal": ranks_probit(4)}
 KERNELS |= {
     "heteroscedastic": partial(ranks_spread, thin=1),
