@@ -240,8 +240,6 @@ def test_the_limits_on_what_imputation_adds_can_be_broken() -> None:
 @pytest.mark.parametrize("setting", sorted(SETTINGS | CONTEXT))
 def test_a_rerun_of_the_joint_engine_gives_the_stored_figures(setting: str) -> None:
     stored = json.loads(STORED_JOINT.read_text())["first"]
-    if setting not in stored:
-        pytest.skip("made before the engine's joint moves: other draws for a seed")
     again = study(setting, 20, one=replicate_joint)
     for method, row in stored[setting].items():
         for name, value in row.items():
